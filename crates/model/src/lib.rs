@@ -1,0 +1,13 @@
+//! What can be configured: resources and their schemas, snapshots, manifests, secrets. Pure data: no I/O here.
+
+pub mod instance;
+pub mod kind;
+pub mod manifest;
+pub mod plugin_facts;
+pub mod snapshot;
+
+pub use instance::{Instance, InstanceEnvelope};
+pub use kind::{Key, Kind};
+pub use manifest::Manifest;
+pub use plugin_facts::PluginFacts;
+pub use snapshot::{Change, Resource, Snapshot};

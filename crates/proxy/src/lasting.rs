@@ -1,0 +1,35 @@
+//! What outlives a plan: counters, pools, health. Keyed by name, so that an unrelated change of configuration
+//! loses nothing.
+
+use std::{
+    any::Any,
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+/// A table of shared things by name. An entry lives as long as someone holds it, plus until the next
+/// [`Lasting::sweep`].
+#[derive(Default)]
+pub struct Lasting {
+    entries: Mutex<HashMap<String, Arc<dyn Any + Send + Sync>>>,
+}
+
+impl Lasting {
+    /// The entry of this name and type, made by `make` if there is none.
+    pub fn get_or<T: Any + Send + Sync>(&self, name: &str, make: impl FnOnce() -> T) -> Arc<T> {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = entries.get(name).and_then(|entry| Arc::clone(entry).downcast::<T>().ok()) {
+            return found;
+        }
+        let made = Arc::new(make());
+        entries.insert(name.to_owned(), made.clone());
+        made
+    }
+
+    /// Drops every entry that nobody else holds. Called after a plan has replaced another and the last request of
+    /// the old one is done.
+    pub fn sweep(&self) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.retain(|_, entry| Arc::strong_count(entry) > 1 || Weak::strong_count(&Arc::downgrade(entry)) > 1);
+    }
+}

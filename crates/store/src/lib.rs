@@ -1,0 +1,105 @@
+//! Where resources are kept ([`Store`]) and how snapshots travel to a data plane ([`source`]).
+//!
+//! The rule to know: a store has one history, numbered by revisions; whoever has a snapshot and the batches after
+//! its revision has the store.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::stream::BoxStream;
+use model::{Key, Kind, Resource, Snapshot};
+
+/// Where resources are kept. One suite (`suite.rs`) says what every store does.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// The lineage: a name made when the store was first opened, lost when its data is lost.
+    fn store_id(&self) -> Arc<str>;
+
+    /// The resource at its newest revision.
+    async fn get(&self, key: &Key) -> Result<Option<Arc<Resource>>, Error>;
+
+    /// All resources of one kind, by id.
+    async fn list(&self, kind: Kind) -> Result<Vec<Arc<Resource>>, Error>;
+
+    /// Everything, at one revision.
+    async fn snapshot(&self) -> Result<Snapshot, Error>;
+
+    /// Writes all or nothing, durable when it returns. Gives the new revision.
+    async fn commit(&self, commit: Commit) -> Result<u64, Error>;
+
+    /// Every batch after `revision`, in order, without gaps, then new ones as they come. The stream ends with an
+    /// error when it can't go on; [`Error::Compacted`] means: take a snapshot and watch from there.
+    async fn watch(&self, revision: u64) -> Result<BoxStream<'static, Result<Batch, Error>>, Error>;
+}
+
+/// Some writes, and what must hold for them to be done.
+#[derive(Clone, Debug, Default)]
+pub struct Commit {
+    pub expect: Vec<(Key, Expect)>,
+    pub writes: Vec<Write>,
+}
+
+impl Commit {
+    pub fn put(key: Key, value: impl Into<Arc<str>>) -> Self {
+        Self { expect: vec![], writes: vec![Write::Put { key, value: value.into(), ttl: None }] }
+    }
+
+    pub fn delete(key: Key) -> Self {
+        Self { expect: vec![], writes: vec![Write::Delete { key }] }
+    }
+
+    #[must_use]
+    pub fn expecting(mut self, key: Key, expect: Expect) -> Self {
+        self.expect.push((key, expect));
+        self
+    }
+}
+
+/// What must hold of a key for a commit to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    Absent,
+    Present,
+    /// Last written at this revision.
+    At(u64),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Write {
+    Put {
+        key: Key,
+        value: Arc<str>,
+        /// Deleted by the store after so many seconds, unless written again. APISIX's `ttl`.
+        ttl: Option<u64>,
+    },
+    Delete {
+        key: Key,
+    },
+}
+
+/// All that one commit changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    pub revision: u64,
+    pub changes: Vec<model::Change>,
+}
+
+/// What a store may answer, by what the caller does about it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An expectation did not hold; nothing was written. Read again and decide.
+    #[error("`{key}` was changed by someone else")]
+    Conflict { key: Key },
+    /// The history asked for is no longer kept. Take a snapshot.
+    #[error("revision {asked} is no longer kept; the oldest is {oldest}")]
+    Compacted { asked: u64, oldest: u64 },
+    /// It can't be reached now. Try again later.
+    #[error("{store} can't be reached: {reason}")]
+    Unavailable { store: String, reason: String },
+    /// This store takes no writes from us.
+    #[error("{0} is read-only here")]
+    ReadOnly(String),
+    /// What it holds can't be read. Needs a person.
+    #[error("{what}: {reason}")]
+    Corrupt { what: String, reason: String },
+}
