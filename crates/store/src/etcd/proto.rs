@@ -4,3 +4,4 @@
 #![allow(clippy::all, clippy::pedantic, missing_docs, unused_qualifications)]
 
 tonic::include_proto!("etcdserverpb");
+include!(concat!(env!("OUT_DIR"), "/etcdserverpb.serde.rs"));
