@@ -175,7 +175,9 @@ mod tests {
 
     #[test]
     fn keys_read_back_as_written() {
-        for text in ["routes/1", "consumers/jack", "consumers/jack/credentials/c1", "secrets/vault/1", "protos/a.b"] {
+        for text in
+            ["routes/1", "consumers/jack", "consumers/jack/credentials/c1", "secrets/vault/1", "protos/a.b"]
+        {
             assert_eq!(text.parse::<Key>().unwrap().to_string(), text);
         }
         for text in ["", "routes", "routes/", "nothing/1", "routes/1/2", "credentials/1", "consumers/j/x/1"] {

@@ -4,6 +4,7 @@ pub mod instance;
 pub mod kind;
 pub mod manifest;
 pub mod plugin_facts;
+pub mod resource;
 pub mod snapshot;
 
 pub use instance::{Instance, InstanceEnvelope};

@@ -81,7 +81,10 @@ impl Snapshot {
 
     /// The resources of one kind, by id.
     pub fn of(&self, kind: Kind) -> impl Iterator<Item = &Arc<Resource>> {
-        self.resources.range(Key::new(kind, "")..).take_while(move |(key, _)| key.kind == kind).map(|(_, r)| r)
+        self.resources
+            .range(Key::new(kind, "")..)
+            .take_while(move |(key, _)| key.kind == kind)
+            .map(|(_, r)| r)
     }
 
     /// How many resources of each kind there are; kinds without any are left out.

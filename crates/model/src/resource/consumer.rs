@@ -1,0 +1,43 @@
+//! Consumers, their credentials, and the groups that share plugins among them.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::{Id, Plugins};
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Consumer {
+    pub username: Box<str>,
+    #[serde(default)]
+    pub labels: Map<String, Value>,
+    #[serde(default)]
+    pub group_id: Option<Id>,
+    #[serde(default)]
+    pub plugins: Plugins,
+}
+
+/// A further way for a consumer to say who it is. Whose it is says its key: see [`crate::Key::owner`].
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Credential {
+    #[serde(default)]
+    pub id: Option<Id>,
+    #[serde(default)]
+    pub name: Option<Box<str>>,
+    #[serde(default)]
+    pub labels: Map<String, Value>,
+    /// One authentication plugin.
+    #[serde(default)]
+    pub plugins: Plugins,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct ConsumerGroup {
+    #[serde(default)]
+    pub id: Option<Id>,
+    #[serde(default)]
+    pub name: Option<Box<str>>,
+    #[serde(default)]
+    pub labels: Map<String, Value>,
+    #[serde(default)]
+    pub plugins: Plugins,
+}
