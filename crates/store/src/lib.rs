@@ -4,6 +4,7 @@
 //! its revision has the store.
 
 pub mod etcd;
+pub mod source;
 
 use std::sync::Arc;
 
