@@ -3,6 +3,8 @@
 //! The rule to know: a store has one history, numbered by revisions; whoever has a snapshot and the batches after
 //! its revision has the store.
 
+pub mod backup;
+pub mod bucket;
 pub mod etcd;
 pub mod source;
 
