@@ -87,6 +87,14 @@ impl Snapshot {
             .map(|(_, r)| r)
     }
 
+    /// The resources of one kind whose id is not before `id`, by id.
+    pub fn of_from(&self, kind: Kind, id: &str) -> impl Iterator<Item = &Arc<Resource>> {
+        self.resources
+            .range(Key::new(kind, id)..)
+            .take_while(move |(key, _)| key.kind == kind)
+            .map(|(_, r)| r)
+    }
+
     /// How many resources of each kind there are; kinds without any are left out.
     pub fn counts(&self) -> std::collections::BTreeMap<Kind, usize> {
         let mut counts = std::collections::BTreeMap::new();

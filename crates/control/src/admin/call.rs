@@ -1,0 +1,92 @@
+//! A request taken apart: path segments, query, JSON body.
+//!
+//! The rule to know: the path is decoded first and split then, as nginx does it, so a segment never holds a `/`.
+
+use axum::{body::Body, extract::Query};
+use http::{HeaderMap, Uri, header::CONTENT_LENGTH};
+use percent_encoding::percent_decode_str;
+use serde_json::{Value, json};
+
+use super::answer::Answer;
+
+/// The largest body taken: APISIX's 1.5 MiB.
+pub const MAX_BODY: usize = 1_572_864;
+
+/// The query, decoded. Where a name is given twice the first counts.
+#[derive(Clone, Debug, Default)]
+pub struct Args(Vec<(String, String)>);
+
+impl Args {
+    pub fn of(uri: &Uri) -> Self {
+        Query::try_from_uri(uri).map(|Query(pairs)| Self(pairs)).unwrap_or_default()
+    }
+
+    /// The pairs in a text, as in `filter=service_id%3D1`.
+    pub fn parse(text: &str) -> Self {
+        let decode = |part: &str| percent_decode_str(&part.replace('+', " ")).decode_utf8_lossy().into_owned();
+        let pairs = text.split('&').filter(|pair| !pair.is_empty());
+        Self(pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(k, v)| (decode(k), decode(v))).collect())
+    }
+
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// `ttl`, in whole seconds; none for 0.
+    pub fn ttl(&self) -> Result<Option<u64>, Answer> {
+        let Some(text) = self.get("ttl") else { return Ok(None) };
+        match text.trim().parse::<f64>() {
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be in range")]
+            Ok(seconds) if (0.0..1e15).contains(&seconds) => {
+                Ok(Some(seconds.ceil() as u64).filter(|seconds| *seconds > 0))
+            }
+            _ => Err(Answer::bad("invalid argument ttl: should be a number")),
+        }
+    }
+}
+
+/// The segments of the path after `/apisix/admin`.
+pub fn segments(path: &str) -> Vec<String> {
+    let decoded = percent_decode_str(path).decode_utf8_lossy();
+    decoded.split('/').filter(|segment| !segment.is_empty()).skip(2).map(str::to_owned).collect()
+}
+
+/// The bytes of a body, refused when there are more than [`MAX_BODY`].
+pub async fn bytes(headers: &HeaderMap, body: Body) -> Result<bytes::Bytes, Answer> {
+    let told = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if let Some(size) = told.filter(|size| *size > MAX_BODY as u64) {
+        return Err(Answer::bad(format!(
+            "invalid request body: request size {size} is greater than the maximum size {MAX_BODY} allowed"
+        )));
+    }
+    axum::body::to_bytes(body, MAX_BODY).await.map_err(|error| {
+        let mut source: Option<&dyn std::error::Error> = Some(&error);
+        while let Some(cause) = source {
+            if cause.is::<http_body_util::LengthLimitError>() {
+                return Answer::bad(format!(
+                    "invalid request body: request size is greater than the maximum size {MAX_BODY} allowed"
+                ));
+            }
+            source = cause.source();
+        }
+        Answer::bad(format!("invalid request body: {error}"))
+    })
+}
+
+/// The JSON in a body; none where the body is empty.
+pub fn json_body(bytes: &[u8]) -> Result<Option<Value>, Answer> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    serde_json::from_slice(bytes).map(Some).map_err(|error| {
+        let body = String::from_utf8_lossy(bytes);
+        Answer::json(
+            http::StatusCode::BAD_REQUEST,
+            json!({ "error_msg": format!("invalid request body: {error}"), "req_body": body }),
+        )
+    })
+}

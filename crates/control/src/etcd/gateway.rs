@@ -1,0 +1,146 @@
+//! etcd's JSON gateway: the same calls over HTTP/1.1 for APISIX data planes.
+//!
+//! The rule to know: it is lua-resty-etcd that speaks to it. Paths, the `{"result":…}` lines of a watch and the
+//! shape of errors are as etcd's gateway has them.
+
+use std::{convert::Infallible, sync::Arc};
+
+use axum::{
+    Json, Router,
+    body::{Body, Bytes},
+    extract::{DefaultBodyLimit, State},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use futures_util::StreamExt as _;
+use http::{StatusCode, header};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::json;
+use store::etcd::proto::{
+    self, AuthenticateRequest, CompactionRequest, DeleteRangeRequest, LeaseGrantRequest,
+    LeaseKeepAliveRequest, LeaseRevokeRequest, PutRequest, RangeRequest, TxnRequest, WatchRequest,
+    watch_request::RequestUnion,
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status};
+
+use super::{Service, watcher};
+
+/// Bytes of one request's body.
+const BODY_LIMIT: usize = 4 * 1024 * 1024;
+
+pub fn router(service: Service) -> Router {
+    let calls = Router::new()
+        .route("/kv/range", post(range))
+        .route("/kv/put", post(put))
+        .route("/kv/deleterange", post(delete_range))
+        .route("/kv/txn", post(txn))
+        .route("/kv/compaction", post(compact))
+        .route("/kv/lease/revoke", post(revoke))
+        .route("/watch", post(watch))
+        .route("/lease/grant", post(grant))
+        .route("/lease/revoke", post(revoke))
+        .route("/lease/keepalive", post(keep_alive))
+        .route("/maintenance/status", post(status))
+        .route("/auth/authenticate", post(authenticate));
+    Router::new()
+        .route("/version", get(version))
+        .route("/health", get(|| async { Json(json!({"health": "true"})) }))
+        // lua-resty-etcd asks for the prefix of the version it found; all name the same thing.
+        .nest("/v3", calls.clone())
+        .nest("/v3beta", calls)
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .with_state(service)
+}
+
+async fn version() -> impl IntoResponse {
+    Json(json!({"etcdserver": super::ETCD_VERSION, "etcdcluster": super::ETCD_VERSION}))
+}
+
+async fn range(State(service): State<Service>, body: Bytes) -> Response {
+    answer(async { service.api.range(&parse::<RangeRequest>(&body)?) }).await
+}
+
+async fn put(State(service): State<Service>, body: Bytes) -> Response {
+    answer(async { service.api.put(parse::<PutRequest>(&body)?).await }).await
+}
+
+async fn delete_range(State(service): State<Service>, body: Bytes) -> Response {
+    answer(async { service.api.delete_range(parse::<DeleteRangeRequest>(&body)?).await }).await
+}
+
+async fn txn(State(service): State<Service>, body: Bytes) -> Response {
+    answer(async { service.api.txn(parse::<TxnRequest>(&body)?).await }).await
+}
+
+async fn compact(State(service): State<Service>, body: Bytes) -> Response {
+    answer(async { Ok(service.api.compact(&parse::<CompactionRequest>(&body)?)) }).await
+}
+
+async fn grant(State(service): State<Service>, body: Bytes) -> Response {
+    answer(async { service.grant(&parse::<LeaseGrantRequest>(&body)?) }).await
+}
+
+async fn revoke(State(service): State<Service>, body: Bytes) -> Response {
+    answer(async { service.revoke(&parse::<LeaseRevokeRequest>(&body)?) }).await
+}
+
+async fn keep_alive(State(service): State<Service>, body: Bytes) -> Response {
+    // A stream in gRPC: over HTTP one question, one line.
+    answer(async { Ok(json!({"result": service.keep_alive(&parse::<LeaseKeepAliveRequest>(&body)?)})) }).await
+}
+
+async fn status(State(service): State<Service>) -> Response {
+    answer(async { Ok(service.status()) }).await
+}
+
+async fn authenticate(body: Bytes) -> Response {
+    answer(async {
+        parse::<AuthenticateRequest>(&body)?;
+        Err::<proto::AuthenticateResponse, _>(super::grpc::no_auth())
+    })
+    .await
+}
+
+async fn watch(State(service): State<Service>, body: Bytes) -> Response {
+    let create = match parse::<WatchRequest>(&body).map(|request| request.request_union) {
+        Ok(Some(RequestUnion::CreateRequest(create))) => create,
+        Ok(_) => return refuse(&Status::invalid_argument("a watch begins with `create_request`")),
+        Err(error) => return refuse(&error),
+    };
+    let (out, answers) = mpsc::channel(64);
+    tokio::spawn(watcher::run(Arc::clone(&service.api), create.watch_id, create, out));
+    let lines = ReceiverStream::new(answers).map(|answer| {
+        let mut line = json!({ "result": answer }).to_string();
+        line.push('\n');
+        Ok::<_, Infallible>(Bytes::from(line))
+    });
+    ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(lines)).into_response()
+}
+
+fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, Status> {
+    serde_json::from_slice(body).map_err(|error| Status::invalid_argument(format!("the body: {error}")))
+}
+
+async fn answer<T: Serialize>(call: impl Future<Output = Result<T, Status>>) -> Response {
+    match call.await {
+        Ok(answer) => Json(answer).into_response(),
+        Err(error) => refuse(&error),
+    }
+}
+
+fn refuse(error: &Status) -> Response {
+    let status = match error.code() {
+        Code::InvalidArgument | Code::OutOfRange | Code::FailedPrecondition => StatusCode::BAD_REQUEST,
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::Aborted => StatusCode::CONFLICT,
+        Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
+        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    let text = error.message();
+    (status, Json(json!({"error": text, "message": text, "code": error.code() as i32}))).into_response()
+}
