@@ -163,7 +163,7 @@ impl FromStr for Key {
             (Kind::Secrets, Some((manager, last))) if !manager.is_empty() && !last.is_empty() => {
                 Ok(Self::new(kind, id))
             }
-            (_, Some(_)) => Err(not_a_key()),
+            (Kind::Secrets, None) | (_, Some(_)) => Err(not_a_key()),
             (_, None) => Ok(Self::new(kind, id)),
         }
     }
@@ -180,7 +180,16 @@ mod tests {
         {
             assert_eq!(text.parse::<Key>().unwrap().to_string(), text);
         }
-        for text in ["", "routes", "routes/", "nothing/1", "routes/1/2", "credentials/1", "consumers/j/x/1"] {
+        for text in [
+            "",
+            "routes",
+            "routes/",
+            "nothing/1",
+            "routes/1/2",
+            "credentials/1",
+            "consumers/j/x/1",
+            "secrets/1",
+        ] {
             assert!(text.parse::<Key>().is_err(), "{text}");
         }
         let key: Key = "consumers/jack/credentials/c1".parse().unwrap();

@@ -6,9 +6,12 @@ pub mod manifest;
 pub mod plugin_facts;
 pub mod resource;
 pub mod snapshot;
+pub mod snapshot_file;
+pub mod substitute;
 
 pub use instance::{Instance, InstanceEnvelope};
 pub use kind::{Key, Kind};
 pub use manifest::Manifest;
 pub use plugin_facts::PluginFacts;
 pub use snapshot::{Change, Resource, Snapshot};
+pub use snapshot_file::{FileError, Rejected};
