@@ -2,4 +2,6 @@
 
 pub mod ctx;
 pub mod lasting;
+pub mod metrics;
 pub mod plugin;
+pub mod tls;

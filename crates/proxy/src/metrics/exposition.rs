@@ -1,0 +1,160 @@
+//! Prometheus' text format.
+
+use std::{
+    collections::BTreeMap,
+    fmt::{Display, Write as _},
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+
+use super::{Histogram, Series};
+
+/// One value with its labels.
+pub type Gauge<'a> = (&'a [(&'a str, &'a str)], f64);
+
+/// A page of metrics in the making.
+pub struct Writer {
+    prefix: String,
+    page: String,
+}
+
+impl Writer {
+    pub(super) fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned(), page: String::new() }
+    }
+
+    pub(super) fn finish(self) -> String {
+        self.page
+    }
+
+    /// A family of gauges whose name gets the prefix: `apisix_` + `name`.
+    pub fn gauges(&mut self, name: &str, help: &str, values: &[Gauge<'_>]) {
+        let name = format!("{}{name}", self.prefix);
+        self.own_gauges(&name, help, values);
+    }
+
+    /// A family of gauges under a full name of its own: `keelgate_config_age_seconds`.
+    pub fn own_gauges(&mut self, name: &str, help: &str, values: &[Gauge<'_>]) {
+        self.head(name, help, "gauge");
+        for (labels, value) in values {
+            let labels: Vec<String> =
+                labels.iter().map(|(name, value)| format!("{name}=\"{}\"", Escaped(value))).collect();
+            self.line(name, &labels.join(","), value);
+        }
+    }
+
+    fn head(&mut self, name: &str, help: &str, kind: &str) {
+        let _ = writeln!(self.page, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn line(&mut self, name: &str, labels: &str, value: impl Display) {
+        let _ = if labels.is_empty() {
+            writeln!(self.page, "{name} {value}")
+        } else {
+            writeln!(self.page, "{name}{{{labels}}} {value}")
+        };
+    }
+}
+
+/// The families counted per request, workers added up.
+pub(super) fn write_series(writer: &mut Writer, bounds: &[f64], series: &[Arc<Series>]) {
+    let mut status = BTreeMap::<String, u64>::new();
+    let mut bandwidth = BTreeMap::<String, u64>::new();
+    let mut latency = BTreeMap::<String, Sum>::new();
+    for one in series {
+        let [route, service, uri, host, consumer, node] =
+            &one.labels.texts.each_ref().map(|text| Escaped(text));
+        let code = one.labels.code;
+        let key = format!(
+            "code=\"{code}\",route=\"{route}\",matched_uri=\"{uri}\",matched_host=\"{host}\",\
+             service=\"{service}\",consumer=\"{consumer}\",node=\"{node}\",{TRADITIONAL},response_source=\"{}\"",
+            one.labels.source
+        );
+        *status.entry(key).or_default() += one.requests.load(Relaxed);
+        let key = |kind: &str| {
+            format!(
+                "type=\"{kind}\",route=\"{route}\",service=\"{service}\",consumer=\"{consumer}\",\
+                 node=\"{node}\",{TRADITIONAL}"
+            )
+        };
+        *bandwidth.entry(key("ingress")).or_default() += one.ingress.load(Relaxed);
+        *bandwidth.entry(key("egress")).or_default() += one.egress.load(Relaxed);
+        for (kind, histogram) in ["request", "upstream", "apisix"].into_iter().zip(&one.latency) {
+            latency.entry(key(kind)).or_default().add(histogram);
+        }
+    }
+    write_counters(writer, "http_status", "HTTP status codes per service in APISIX", &status);
+    write_counters(
+        writer,
+        "bandwidth",
+        "Total bandwidth in bytes consumed per service in APISIX",
+        &bandwidth,
+    );
+    write_latency(writer, bounds, &latency);
+}
+
+/// The labels that only requests to language models fill otherwise.
+const TRADITIONAL: &str = "request_type=\"traditional_http\",request_llm_model=\"\",llm_model=\"\"";
+
+fn write_counters(writer: &mut Writer, name: &str, help: &str, values: &BTreeMap<String, u64>) {
+    if values.is_empty() {
+        return;
+    }
+    let name = format!("{}{name}", writer.prefix);
+    writer.head(&name, help, "counter");
+    for (labels, value) in values {
+        writer.line(&name, labels, value);
+    }
+}
+
+fn write_latency(writer: &mut Writer, bounds: &[f64], values: &BTreeMap<String, Sum>) {
+    if values.is_empty() {
+        return;
+    }
+    let name = format!("{}http_latency", writer.prefix);
+    writer.head(&name, "HTTP request latency in milliseconds per service in APISIX", "histogram");
+    for (labels, sum) in values.iter().filter(|(_, sum)| sum.counts.iter().any(|&n| n > 0)) {
+        let mut total = 0;
+        for (place, count) in sum.counts.iter().enumerate() {
+            total += count;
+            let bound = bounds.get(place).map_or_else(|| "+Inf".to_owned(), f64::to_string);
+            writer.line(&format!("{name}_bucket"), &format!("{labels},le=\"{bound}\""), total);
+        }
+        writer.line(&format!("{name}_count"), labels, total);
+        #[allow(clippy::cast_precision_loss)]
+        writer.line(&format!("{name}_sum"), labels, sum.microseconds as f64 / 1000.0);
+    }
+}
+
+/// Histograms added up.
+#[derive(Default)]
+struct Sum {
+    counts: Vec<u64>,
+    microseconds: u64,
+}
+
+impl Sum {
+    fn add(&mut self, histogram: &Histogram) {
+        self.counts.resize(histogram.counts.len(), 0);
+        for (sum, count) in self.counts.iter_mut().zip(&histogram.counts) {
+            *sum += count.load(Relaxed);
+        }
+        self.microseconds += histogram.sum.load(Relaxed);
+    }
+}
+
+/// A label's value as the format wants it.
+struct Escaped<'a>(&'a str);
+
+impl Display for Escaped<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for part in self.0.split_inclusive(['\\', '"', '\n']) {
+            match part.as_bytes().last() {
+                Some(b'\\') => write!(f, "{}\\\\", &part[..part.len() - 1])?,
+                Some(b'"') => write!(f, "{}\\\"", &part[..part.len() - 1])?,
+                Some(b'\n') => write!(f, "{}\\n", &part[..part.len() - 1])?,
+                _ => f.write_str(part)?,
+            }
+        }
+        Ok(())
+    }
+}
