@@ -6,14 +6,27 @@
 use std::fmt;
 
 use model::{Instance, Manifest, Snapshot};
-use serde::Serialize;
 
 use crate::bucket;
 pub use crate::bucket::Buckets;
 
+mod api7;
+mod history;
+mod layout;
+mod part;
+mod publish;
 mod read;
+mod seal;
 
-pub use read::read_latest;
+pub use history::{
+    Difference, Listed, Publish, Restored, Shown, diff, list, prune, publish_file, restore, show, verify,
+};
+pub use layout::{BadGroup, Layout};
+pub use model::Rejected;
+pub use part::digest;
+pub use publish::{Head, Publication, PublishError, head, publish, renew};
+pub use read::{read_latest, read_sequence};
+pub use seal::Signing;
 
 /// Whose signatures are believed.
 #[derive(Clone, Debug, Default)]
@@ -73,15 +86,7 @@ impl Verified {
     }
 }
 
-/// A resource in a snapshot file that could not be read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Rejected {
-    /// `routes/1`, or where it stands in the file.
-    pub key: String,
-    pub reason: String,
-}
-
-/// One of the two things a publication consists of.
+/// One of the things a publication consists of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
     Manifest,
@@ -104,6 +109,8 @@ impl fmt::Display for What {
 pub enum ReadError {
     #[error(transparent)]
     Bucket(#[from] bucket::Error),
+    #[error(transparent)]
+    Group(#[from] BadGroup),
     #[error("there is no backup of group `{group}` in {bucket}")]
     Nothing { group: String, bucket: String },
     #[error("the manifest has format {found}, this version reads up to {newest}: upgrade this node")]
@@ -122,6 +129,10 @@ pub enum ReadError {
         "sequence {sequence} has other content than the one already seen: two writers do not share a history"
     )]
     Forked { sequence: u64 },
+    #[error("the manifest is gone; sequence {known} was already seen, so nothing unproven is taken instead")]
+    Vanished { known: u64 },
+    #[error("history entry {wanted} holds the manifest of sequence {found}")]
+    WrongSequence { found: u64, wanted: u64 },
     #[error("the {what} can't be read: {reason}")]
     Malformed { what: What, reason: String },
     #[error("the {what} is larger than {limit} bytes")]

@@ -55,6 +55,11 @@ impl std::fmt::Display for Error {
 }
 
 impl Error {
+    /// The request may have been carried out all the same.
+    pub fn is_ambiguous(&self) -> bool {
+        matches!(self.kind, Kind::TimedOut | Kind::Unreachable | Kind::Server | Kind::Other)
+    }
+
     pub(super) fn config(reason: impl Into<String>) -> Self {
         let (bucket, key) = (String::new(), String::new());
         Self { kind: Kind::Config, backend: "", bucket, key, reason: reason.into() }
