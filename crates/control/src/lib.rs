@@ -1,3 +1,4 @@
 //! control
 
+pub mod admin;
 pub mod etcd;

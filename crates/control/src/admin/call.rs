@@ -23,9 +23,15 @@ impl Args {
 
     /// The pairs in a text, as in `filter=service_id%3D1`.
     pub fn parse(text: &str) -> Self {
-        let decode = |part: &str| percent_decode_str(&part.replace('+', " ")).decode_utf8_lossy().into_owned();
+        let decode =
+            |part: &str| percent_decode_str(&part.replace('+', " ")).decode_utf8_lossy().into_owned();
         let pairs = text.split('&').filter(|pair| !pair.is_empty());
-        Self(pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(k, v)| (decode(k), decode(v))).collect())
+        Self(
+            pairs
+                .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+                .map(|(k, v)| (decode(k), decode(v)))
+                .collect(),
+        )
     }
 
     pub fn get(&self, name: &str) -> Option<&str> {
@@ -40,7 +46,11 @@ impl Args {
     pub fn ttl(&self) -> Result<Option<u64>, Answer> {
         let Some(text) = self.get("ttl") else { return Ok(None) };
         match text.trim().parse::<f64>() {
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be in range")]
+            #[allow(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "checked to be in range"
+            )]
             Ok(seconds) if (0.0..1e15).contains(&seconds) => {
                 Ok(Some(seconds.ceil() as u64).filter(|seconds| *seconds > 0))
             }
@@ -82,11 +92,59 @@ pub fn json_body(bytes: &[u8]) -> Result<Option<Value>, Answer> {
     if bytes.is_empty() {
         return Ok(None);
     }
-    serde_json::from_slice(bytes).map(Some).map_err(|error| {
+    let lenient =
+        |error| serde_json::from_slice(&escape_controls(bytes)).map_err(|_: serde_json::Error| error);
+    serde_json::from_slice(bytes).or_else(lenient).map(Some).map_err(|error| {
         let body = String::from_utf8_lossy(bytes);
         Answer::json(
             http::StatusCode::BAD_REQUEST,
             json!({ "error_msg": format!("invalid request body: {error}"), "req_body": body }),
         )
     })
+}
+
+/// Line feeds and tabs inside strings are no JSON, but APISIX takes them, and users paste whole `.proto` files.
+fn escape_controls(bytes: &[u8]) -> Vec<u8> {
+    let mut escaped = Vec::with_capacity(bytes.len() + 64);
+    let (mut in_string, mut after_backslash) = (false, false);
+    for &byte in bytes {
+        if in_string && byte < 0x20 {
+            escaped.extend_from_slice(format!("\\u{byte:04x}").as_bytes());
+        } else {
+            escaped.push(byte);
+        }
+        in_string ^= byte == b'"' && !after_backslash;
+        after_backslash = in_string && byte == b'\\' && !after_backslash;
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_split_as_nginx_does() {
+        assert_eq!(segments("/apisix/admin/routes//1/"), ["routes", "1"]);
+        assert_eq!(segments("/apisix/admin/routes/a%2Fb"), ["routes", "a", "b"]);
+        assert!(segments("/apisix/admin/").is_empty());
+    }
+
+    #[test]
+    fn line_feeds_in_strings_are_taken() {
+        let body = "{\"a\": \"x\\\"\ny\",\n\"b\": 1}";
+        assert_eq!(json_body(body.as_bytes()).unwrap(), Some(json!({ "a": "x\"\ny", "b": 1 })));
+        assert!(json_body(b"{a}").is_err());
+        assert_eq!(json_body(b"").unwrap(), None);
+    }
+
+    #[test]
+    fn ttl_is_a_number_of_seconds() {
+        let ttl = |text: &str| Args::of(&format!("/?ttl={text}").parse().unwrap()).ttl().ok();
+        assert_eq!(ttl("5"), Some(Some(5)));
+        assert_eq!(ttl("1.2"), Some(Some(2)));
+        assert_eq!(ttl("0"), Some(None));
+        assert_eq!(ttl("-1"), None);
+        assert_eq!(ttl("xxx"), None);
+    }
 }

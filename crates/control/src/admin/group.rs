@@ -24,17 +24,22 @@ pub struct Group {
     writes: RwLock<()>,
 }
 
+/// Held while a write is checked and committed.
+#[must_use]
+#[allow(dead_code, reason = "held, never looked into")]
+pub enum Lock<'a> {
+    Shared(RwLockReadGuard<'a, ()>),
+    Alone(RwLockWriteGuard<'a, ()>),
+}
+
 impl Group {
     pub fn new(store: Arc<dyn Store>) -> Self {
         Self { store, auth_keys: AuthKeys::default(), writes: RwLock::default() }
     }
 
-    pub async fn shared(&self) -> RwLockReadGuard<'_, ()> {
-        self.writes.read().await
-    }
-
-    pub async fn alone(&self) -> RwLockWriteGuard<'_, ()> {
-        self.writes.write().await
+    /// The lock for a write, held until its commit is done.
+    pub async fn lock(&self, alone: bool) -> Lock<'_> {
+        if alone { Lock::Alone(self.writes.write().await) } else { Lock::Shared(self.writes.read().await) }
     }
 
     /// The resource, or 404.

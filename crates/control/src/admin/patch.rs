@@ -11,7 +11,9 @@ pub fn merge(resource: &mut Map<String, Value>, change: Map<String, Value>) {
             (_, Value::Null) => {
                 resource.shift_remove(&name);
             }
-            (Some(Value::Object(old)), Value::Object(new)) if !old.is_empty() && !new.is_empty() => merge(old, new),
+            (Some(Value::Object(old)), Value::Object(new)) if !old.is_empty() && !new.is_empty() => {
+                merge(old, new)
+            }
             (Some(old), new) => *old = without_nulls(new),
             (None, new) => {
                 resource.insert(name, without_nulls(new));
@@ -103,7 +105,10 @@ mod tests {
             replaced(&["a", "b"], json!(1)).unwrap(),
             json!({"up": {"nodes": {"x": 1}}, "m": ["GET"], "a": {"b": 1}})
         );
-        assert_eq!(replaced(&["up", "nodes", "x", "z"], json!(1)).unwrap_err(), "invalid sub-path: /up/nodes/x");
+        assert_eq!(
+            replaced(&["up", "nodes", "x", "z"], json!(1)).unwrap_err(),
+            "invalid sub-path: /up/nodes/x"
+        );
         assert_eq!(replaced(&["m", "0"], json!(1)).unwrap_err(), "invalid sub-path: /m");
     }
 }

@@ -68,12 +68,6 @@ impl Place {
         }
         Ok(())
     }
-
-    /// Whether the resource holds its id in a field of its own, `id`. Consumers have a name instead, plugin
-    /// metadata is told by the plugin.
-    pub fn has_id(&self) -> bool {
-        !matches!(self.kind, Kind::Consumers | Kind::PluginMetadata)
-    }
 }
 
 /// What APISIX answers with 405, by kind.

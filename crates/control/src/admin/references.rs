@@ -49,7 +49,11 @@ pub fn needs(kind: Kind, conf: &Value) -> Vec<Need> {
     let pointed = fields.iter().filter_map(|(field, target)| {
         let id = id_text(conf.get(field)?)?;
         let noun = target.singular();
-        Some(Need { named: format!("{noun} info by {noun} id [{id}]"), key: Key::new(*target, id), must: Must::Exist })
+        Some(Need {
+            named: format!("{noun} info by {noun} id [{id}]"),
+            key: Key::new(*target, id),
+            must: Must::Exist,
+        })
     });
     client_cert.into_iter().chain(pointed).chain(superior(kind, conf)).collect()
 }
@@ -124,12 +128,32 @@ const USES: &[Use] = &[
     Use { target: Kind::Upstreams, holder: Kind::Services, noun: "service", by: By::Field("upstream_id") },
     Use { target: Kind::Upstreams, holder: Kind::PluginConfigs, noun: "plugin_config", by: By::TrafficSplit },
     Use { target: Kind::Upstreams, holder: Kind::Consumers, noun: "consumer", by: By::TrafficSplit },
-    Use { target: Kind::Upstreams, holder: Kind::ConsumerGroups, noun: "consumer_group", by: By::TrafficSplit },
+    Use {
+        target: Kind::Upstreams,
+        holder: Kind::ConsumerGroups,
+        noun: "consumer_group",
+        by: By::TrafficSplit,
+    },
     Use { target: Kind::Upstreams, holder: Kind::GlobalRules, noun: "global_rules", by: By::TrafficSplit },
     Use { target: Kind::Services, holder: Kind::Routes, noun: "route", by: By::Field("service_id") },
-    Use { target: Kind::Services, holder: Kind::StreamRoutes, noun: "stream_route", by: By::Field("service_id") },
-    Use { target: Kind::PluginConfigs, holder: Kind::Routes, noun: "route", by: By::Field("plugin_config_id") },
-    Use { target: Kind::ConsumerGroups, holder: Kind::Consumers, noun: "consumer", by: By::Field("group_id") },
+    Use {
+        target: Kind::Services,
+        holder: Kind::StreamRoutes,
+        noun: "stream_route",
+        by: By::Field("service_id"),
+    },
+    Use {
+        target: Kind::PluginConfigs,
+        holder: Kind::Routes,
+        noun: "route",
+        by: By::Field("plugin_config_id"),
+    },
+    Use {
+        target: Kind::ConsumerGroups,
+        holder: Kind::Consumers,
+        noun: "consumer",
+        by: By::Field("group_id"),
+    },
     Use { target: Kind::Protos, holder: Kind::Routes, noun: "route", by: By::Proto },
     Use { target: Kind::Protos, holder: Kind::Services, noun: "service", by: By::Proto },
     Use { target: Kind::StreamRoutes, holder: Kind::StreamRoutes, noun: "stream route", by: By::Superior },
@@ -166,7 +190,8 @@ impl Use {
             By::Superior => is_it(conf.pointer("/protocol/superior_id")),
             By::TrafficSplit => {
                 let rules = conf.pointer("/plugins/traffic-split/rules").and_then(Value::as_array);
-                let upstreams = rules.into_iter().flatten().filter_map(|rule| rule["weighted_upstreams"].as_array());
+                let upstreams =
+                    rules.into_iter().flatten().filter_map(|rule| rule["weighted_upstreams"].as_array());
                 upstreams.flatten().any(|upstream| is_it(upstream.get("upstream_id")))
             }
         }
@@ -179,7 +204,9 @@ impl Use {
                 format!("can not delete this {target}, plugin in {noun} [{holder}] is still using it now")
             }
             (By::Superior, _) => {
-                format!("can not delete this {target} directly, {noun} [{holder}] is still using it as superior_id")
+                format!(
+                    "can not delete this {target} directly, {noun} [{holder}] is still using it as superior_id"
+                )
             }
             (_, Kind::Services) => {
                 format!("can not delete this {target} directly, {noun} [{holder}] is still using it now")

@@ -50,7 +50,13 @@ pub fn is_reference(value: &str) -> bool {
 
 impl AuthKeys {
     /// Refuses a key that someone else has already.
-    pub async fn check(&self, store: &dyn Store, rules: &Rules, key: &Key, conf: &Value) -> Result<(), Answer> {
+    pub async fn check(
+        &self,
+        store: &dyn Store,
+        rules: &Rules,
+        key: &Key,
+        conf: &Value,
+    ) -> Result<(), Answer> {
         let wanted = auth_keys(conf);
         if wanted.is_empty() {
             return Ok(());
@@ -63,7 +69,9 @@ impl AuthKeys {
                 if let Some((at, _)) = self.of(&resource, rules).iter().find(|taken| wanted.contains(taken)) {
                     let (plugin, field) = KEY_FIELDS[*at];
                     let owner = describe(&resource.key);
-                    return Err(Answer::bad(format!("duplicate {field} of plugin {plugin} found with {owner}")));
+                    return Err(Answer::bad(format!(
+                        "duplicate {field} of plugin {plugin} found with {owner}"
+                    )));
                 }
             }
         }
@@ -107,7 +115,8 @@ pub async fn check_global_rule(store: &dyn Store, key: &Key, conf: &Value) -> Re
     let Some(plugins) = conf.get("plugins").and_then(Value::as_object) else { return Ok(()) };
     for rule in store.list(Kind::GlobalRules).await?.iter().filter(|rule| rule.key != *key) {
         let other: Value = rule.read().unwrap_or_default();
-        let taken = |name: &&String| other.get("plugins").and_then(|plugins| plugins.get(name.as_str())).is_some();
+        let taken =
+            |name: &&String| other.get("plugins").and_then(|plugins| plugins.get(name.as_str())).is_some();
         if let Some(name) = plugins.keys().find(taken) {
             let id = &rule.key.id;
             return Err(Answer::bad(format!("plugin '{name}' already exists in global rule with id '{id}'")));

@@ -1,0 +1,65 @@
+//! Certificates.
+
+use testkit::certs::Ca;
+
+use super::*;
+
+#[tokio::test]
+async fn keys_are_encrypted_and_never_shown() {
+    let api = api();
+    let (pair, other) = (Ca::new("ca").server(&["test.com"]), Ca::new("ca").server(&["test.com"]));
+    let body = json!({ "cert": pair.cert, "key": pair.key, "sni": "test.com", "certs": [other.cert], "keys": [other.key] });
+    let put = api.call("PUT /ssls/1", &body).await;
+    assert_eq!(put.status, 201, "{}", put.text);
+    for text in [put.text, api.stored("ssls/1").await.to_string()] {
+        assert!(!text.contains("PRIVATE KEY"), "{text}");
+    }
+    api.script(&[
+        (
+            "GET /ssls/1",
+            Value::Null,
+            200,
+            json!({ "value": { "sni": "test.com", "key": null, "keys": null, "cert": pair.cert } }),
+        ),
+        ("PATCH /ssls/1", json!({ "sni": "foo.com" }), 200, json!({ "value": { "sni": "foo.com" } })),
+        (
+            "PATCH /ssls/1/key",
+            json!(json!(other.key).to_string()),
+            400,
+            json!({ "error_msg": "failed to parse key: …" }),
+        ),
+        ("POST /ssls", body, 201, json!({ "value": { "sni": "test.com" } })),
+        ("DELETE /ssls/1", Value::Null, 200, Value::Null),
+    ])
+    .await;
+    let list = api.call("GET /ssls", &Value::Null).await.text;
+    assert!(!list.contains("\"key\":\"-") && !list.contains("\"keys\""), "{list}");
+}
+
+#[tokio::test]
+async fn what_can_not_be_loaded_is_refused() {
+    let pair = Ca::new("ca").server(&["test.com"]);
+    let other = Ca::new("ca").server(&["test.com"]);
+    let broken = |pem: &str| pem.replace("BEGIN ", "BEGIN A");
+    let ssl = |cert: &str, key: &str| json!({ "cert": cert, "key": key, "sni": "test.com" });
+    let mut second = ssl(&pair.cert, &pair.key);
+    second["certs"] = json!([broken(&pair.cert)]);
+    second["keys"] = json!([pair.key]);
+    let secret = "$secret://vault/test/ssl/test.com";
+    api()
+        .script(&[
+            ("PUT /ssls/1", ssl(&broken(&pair.cert), &pair.key), 400, error("failed to parse cert: PEM_read_bio_X509_AUX() failed")),
+            ("PUT /ssls/1", ssl(&pair.cert, &broken(&pair.key)), 400, error("failed to parse key: PEM_read_bio_PrivateKey() failed")),
+            ("PUT /ssls/1", ssl(&pair.cert, &other.key), 400, json!({ "error_msg": "failed to parse key: …" })),
+            ("PUT /ssls/1", second, 400, error("failed to handle cert-key pair[1]: failed to parse cert: PEM_read_bio_X509_AUX() failed")),
+            ("PUT /ssls/1", json!({ "sni": "foo.com" }), 400, error("invalid configuration: then clause did not match")),
+            ("PUT /ssls/1", json!({ "cert": pair.cert, "key": pair.key }), 400, error("invalid configuration: then clause did not match")),
+            ("PUT /ssls/1", json!({ "type": "client", "cert": pair.cert, "key": pair.key }), 201, Value::Null),
+            ("PUT /ssls/2", ssl(secret, secret), 201, json!({ "value": { "cert": secret, "key": secret } })),
+            ("PUT /ssls/3", ssl("$ENV://CERT", "$env://KEY"), 201, Value::Null),
+            ("PUT /upstreams/1", json!({ "nodes": {}, "type": "roundrobin", "tls": { "client_cert_id": "1" } }), 201, Value::Null),
+            ("PUT /upstreams/2", json!({ "nodes": {}, "type": "roundrobin", "tls": { "client_cert_id": "2" } }), 400, error("failed to fetch ssl info by ssl id [2], wrong ssl type")),
+            ("PUT /upstreams/3", json!({ "nodes": {}, "type": "roundrobin", "tls": { "client_cert": pair.cert, "client_key": broken(&pair.key) } }), 400, error("failed to parse key: PEM_read_bio_PrivateKey() failed")),
+        ])
+        .await;
+}
