@@ -4,7 +4,11 @@
 //! what is served goes through [`Apply`] one at a time. Nothing is ever mixed from two sources.
 
 pub mod bucket;
+pub mod digest;
 pub mod etcd;
+pub mod facts;
+pub mod failover;
+pub mod guard;
 mod run;
 pub mod status;
 
@@ -32,6 +36,8 @@ pub struct Update {
     pub rejected: Vec<Rejected>,
     /// When the store was last known to hold just this; none where the source can't tell.
     pub verified_at: Option<DateTime<Utc>>,
+    /// An operator put it into the backup, by restoring or publishing: it may go back on purpose.
+    pub by_hand: bool,
 }
 
 /// Where an update comes from.
@@ -112,6 +118,14 @@ impl Config {
             resume: None,
         }
     }
+
+    /// The backup to ask when the authority can't be heard.
+    pub fn fallback(&self) -> Option<&bucket::Config> {
+        match &self.authority {
+            Authority::ControlPlane { fallback, .. } => fallback.as_ref(),
+            Authority::Bucket(_) | Authority::File(_) => None,
+        }
+    }
 }
 
 /// Whose word counts while it can be heard.
@@ -127,6 +141,16 @@ pub enum Authority {
     Bucket(bucket::Config),
     /// `apisix.yaml` or `apisix.json`, by its ending.
     File(PathBuf),
+}
+
+impl Authority {
+    pub fn origin(&self) -> Origin {
+        match self {
+            Self::ControlPlane { .. } => Origin::ControlPlane,
+            Self::Bucket(_) => Origin::Bucket,
+            Self::File(_) => Origin::File,
+        }
+    }
 }
 
 /// How much less than what is served a returning control plane may have before it is held.

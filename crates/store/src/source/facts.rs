@@ -1,0 +1,85 @@
+//! What there is to know of a snapshot without looking inside, and which of two is the newer.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+
+use super::Update;
+
+/// What [`failover`](super::failover) decides by.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Facts {
+    /// The lineage; empty where the source knows none.
+    pub store_id: Arc<str>,
+    pub revision: u64,
+    pub sequence: Option<u64>,
+    pub resources: usize,
+    pub digest: Arc<str>,
+    /// Version of the instance configuration that comes with it.
+    pub instance: Option<u64>,
+    pub verified_at: Option<DateTime<Utc>>,
+    /// An operator put it there, by restoring or publishing.
+    pub by_hand: bool,
+}
+
+impl Facts {
+    pub fn of(update: &Update) -> Self {
+        Self {
+            store_id: update.snapshot.store_id.clone(),
+            revision: update.snapshot.revision,
+            sequence: update.sequence,
+            resources: update.snapshot.len(),
+            digest: update.digest.as_str().into(),
+            instance: update.instance.as_ref().map(|instance| instance.config_version),
+            verified_at: update.verified_at,
+            by_hand: update.by_hand,
+        }
+    }
+
+    pub fn has_lineage(&self) -> bool {
+        !self.store_id.is_empty()
+    }
+
+    /// Their revisions can be compared.
+    pub fn is_of_store(&self, other: &Self) -> bool {
+        self.has_lineage() && self.store_id == other.store_id
+    }
+
+    /// Serving one instead of the other would change nothing.
+    pub fn same(&self, other: &Self) -> bool {
+        let it = |facts: &Self| (facts.revision, facts.sequence, facts.instance);
+        it(self) == it(other) && self.store_id == other.store_id && self.digest == other.digest
+    }
+
+    /// Whether it replaces `other`, where neither is the authority's. What can't be told is answered with no.
+    pub fn newer_than(&self, other: &Self) -> bool {
+        match (self.sequence, other.sequence) {
+            // Sequences belong to the group: they count across stores.
+            (Some(own), Some(others)) => own > others && (self.by_hand || !self.is_before(other)),
+            _ if self.is_of_store(other) && !self.by_hand && !other.by_hand => self.revision > other.revision,
+            // Different stores, or an operator's deed, which may go back on purpose: the later word counts.
+            _ => match (self.verified_at, other.verified_at) {
+                (Some(own), Some(others)) => own > others,
+                (None, Some(_)) => false,
+                (_, None) => self.digest != other.digest,
+            },
+        }
+    }
+
+    /// An earlier revision of the same store.
+    pub fn is_before(&self, other: &Self) -> bool {
+        self.is_of_store(other) && self.revision < other.revision
+    }
+
+    /// Equal resources of one store are as new as the newest witness says: a store's revision also grows by what is
+    /// no resource, and who looked later knows that nothing has changed.
+    pub fn level_with(&mut self, other: &mut Self) {
+        if self.is_of_store(other) && self.digest == other.digest {
+            let revision = self.revision.max(other.revision);
+            let verified_at = self.verified_at.max(other.verified_at);
+            for facts in [self, other] {
+                (facts.revision, facts.verified_at) = (revision, verified_at);
+            }
+        }
+    }
+}
