@@ -6,13 +6,17 @@
 pub mod backup;
 pub mod bucket;
 pub mod etcd;
+pub mod memory;
 pub mod source;
+pub mod suite;
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use model::{Key, Kind, Resource, Snapshot};
+
+pub use memory::Memory;
 
 /// Where resources are kept. One suite (`suite.rs`) says what every store does.
 #[async_trait]
@@ -29,11 +33,13 @@ pub trait Store: Send + Sync + 'static {
     /// Everything, at one revision.
     async fn snapshot(&self) -> Result<Snapshot, Error>;
 
-    /// Writes all or nothing, durable when it returns. Gives the new revision.
+    /// Writes all or nothing, durable when it returns. Gives the revision it is in. Of several writes to one key
+    /// the last counts; a commit that changes nothing makes no revision.
     async fn commit(&self, commit: Commit) -> Result<u64, Error>;
 
-    /// Every batch after `revision`, in order, without gaps, then new ones as they come. The stream ends with an
-    /// error when it can't go on; [`Error::Compacted`] means: take a snapshot and watch from there.
+    /// Every batch after `revision`, in order, without gaps, then new ones as they come. A batch without changes
+    /// says only that the store has come to its revision. The stream ends with an error when it can't go on;
+    /// [`Error::Compacted`], here or in the stream, means: take a snapshot and watch from there.
     async fn watch(&self, revision: u64) -> Result<BoxStream<'static, Result<Batch, Error>>, Error>;
 }
 
@@ -58,6 +64,12 @@ impl Commit {
         self.expect.push((key, expect));
         self
     }
+
+    /// The writes that count: the last to each key, in order.
+    fn effective(&self) -> impl Iterator<Item = &Write> {
+        let last: HashMap<&Key, usize> = self.writes.iter().enumerate().map(|(i, w)| (w.key(), i)).collect();
+        self.writes.iter().enumerate().filter(move |(i, w)| last[w.key()] == *i).map(|(_, write)| write)
+    }
 }
 
 /// What must hold of a key for a commit to be done.
@@ -65,7 +77,7 @@ impl Commit {
 pub enum Expect {
     Absent,
     Present,
-    /// Last written at this revision.
+    /// Last written at this revision; 0 is the same as absent.
     At(u64),
 }
 
@@ -82,6 +94,21 @@ pub enum Write {
     },
 }
 
+impl Write {
+    pub fn key(&self) -> &Key {
+        match self {
+            Self::Put { key, .. } | Self::Delete { key } => key,
+        }
+    }
+
+    fn ttl(&self) -> Option<u64> {
+        match self {
+            Self::Put { ttl, .. } => *ttl,
+            Self::Delete { .. } => None,
+        }
+    }
+}
+
 /// All that one commit changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
@@ -95,8 +122,8 @@ pub enum Error {
     /// An expectation did not hold; nothing was written. Read again and decide.
     #[error("`{key}` was changed by someone else")]
     Conflict { key: Key },
-    /// The history asked for is no longer kept. Take a snapshot.
-    #[error("revision {asked} is no longer kept; the oldest is {oldest}")]
+    /// The history asked for is no longer kept, or never was this store's. Take a snapshot.
+    #[error("there is no history after revision {asked}; the oldest kept is {oldest}")]
     Compacted { asked: u64, oldest: u64 },
     /// It can't be reached now. Try again later.
     #[error("{store} can't be reached: {reason}")]
