@@ -1,107 +1,221 @@
 //! One request on its way, as plugins see it.
 //!
-//! The rule to know: plugins change `request` (what will be sent to the upstream) before it is sent, and
-//! `response` in header_filter; `original` values needed by variables are kept aside by the engine.
+//! The rule to know: plugins change `request` before it is sent to the upstream and `response` in header_filter.
+//! What they change of where it goes (`upstream`, `upstream_host`, `request.upstream_target`) never changes how it
+//! was matched.
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+mod consumer;
+mod head;
 
-use http::{HeaderMap, Method, StatusCode, Version};
+use std::{
+    any::Any,
+    borrow::Cow,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
-use crate::plugin::Extension;
+pub use consumer::Consumer;
+pub use head::{BadTarget, RequestHead, ResponseHead};
 
-/// The head of the request, changed in place by plugins.
-#[derive(Debug)]
-pub struct RequestHead {
-    pub method: Method,
-    /// Path and query as the client sent it: nginx's `$request_uri`. Never changed.
-    pub target: Arc<str>,
-    /// The normalised path (decoded, no dot segments): nginx's `$uri`. Routing and plugins use it.
-    pub path: String,
-    /// The query without `?`: nginx's `$args`.
-    pub query: String,
-    /// Set by plugins (proxy-rewrite, redirect): the path and query to send upstream instead of the client's.
-    pub upstream_target: Option<String>,
-    /// Host without port, lower case: nginx's `$host`.
-    pub host: String,
-    pub scheme: &'static str,
-    pub version: Version,
-    pub headers: HeaderMap,
-}
-
-/// The head of the response on its way to the client.
-#[derive(Debug)]
-pub struct ResponseHead {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-}
-
-/// Who the request was authenticated as.
-#[derive(Debug)]
-pub struct Consumer {
-    pub name: Arc<str>,
-    pub credential_id: Option<Arc<str>>,
-    pub group_id: Option<Arc<str>>,
-    pub labels: std::collections::BTreeMap<String, String>,
-    pub custom_id: Option<Arc<str>>,
-    /// The authentication plugin's part of this consumer, decrypted.
-    pub auth_conf: serde_json::Value,
-}
+use crate::{
+    chain::Chain,
+    plan::{Plan, Route},
+    plugin::Extension,
+    router::{MatchedBy, Params},
+    upstream::{Node, Upstream},
+    vars::Var,
+};
 
 /// One request on its way.
 pub struct Ctx {
     pub request: RequestHead,
     pub response: ResponseHead,
-    /// The client, after `real_ip`.
+    /// The client, after `real-ip`.
     pub client: SocketAddr,
     /// Our end of the connection.
     pub server: SocketAddr,
     pub started: Instant,
     /// The TLS server name the client asked for.
     pub sni: Option<Arc<str>>,
-    /// From `:name` segments of the route's URI.
-    pub params: SmallVec<[(Arc<str>, String); 2]>,
-    pub route_id: Arc<str>,
-    pub route_name: Arc<str>,
-    pub service_id: Option<Arc<str>>,
-    pub service_name: Option<Arc<str>>,
+    /// The configuration this request is served by, from start to finish.
+    pub plan: Arc<Plan>,
+    /// None before [`Ctx::find_route`], and where no route matches.
+    pub route: Option<Arc<Route>>,
+    /// The route's plugins; once a consumer is known, merged with that consumer's.
+    pub chain: Arc<Chain>,
+    /// Named segments of the route's URI.
+    pub params: Params,
     pub consumer: Option<Arc<Consumer>>,
+    /// Where the request goes: the route's, unless a plugin chose another.
+    pub upstream: Option<Arc<Upstream>>,
+    /// The `Host` for the upstream, where a plugin set one. Comes before `pass_host`.
+    pub upstream_host: Option<HeaderValue>,
+    /// The nodes tried, the last one last.
+    pub attempts: SmallVec<[Attempt; 1]>,
+    pub transfer: Transfer,
+    /// The request body, where a plugin had it read whole.
+    pub body: Option<Bytes>,
     /// `X-Request-ID`, once a plugin or a variable asked for it.
     pub request_id: Option<String>,
     pub extensions: SmallVec<[Extension; 2]>,
+    matched: MatchedBy,
+    filter_body: bool,
+}
+
+/// One node tried for a request.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    pub node: Arc<Node>,
+    /// Where the connection leads, once it is known.
+    pub address: Option<SocketAddr>,
+    /// None: no answer came.
+    pub status: Option<StatusCode>,
+    /// From the beginning of this attempt.
+    pub connected: Option<Duration>,
+    pub header: Option<Duration>,
+    pub finished: Option<Duration>,
+    /// Bytes received from the node.
+    pub received: u64,
+}
+
+impl Attempt {
+    pub fn new(node: Arc<Node>) -> Self {
+        let address = node.address;
+        Self { node, address, status: None, connected: None, header: None, finished: None, received: 0 }
+    }
+}
+
+/// What went over the client's connection for this request.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Transfer {
+    /// Head and body received.
+    pub received: u64,
+    /// Head and body sent.
+    pub sent: u64,
+    /// Body alone.
+    pub body_sent: u64,
 }
 
 impl Ctx {
+    /// A request that has arrived and is not matched yet.
+    pub fn new(plan: Arc<Plan>, request: RequestHead, client: SocketAddr, server: SocketAddr) -> Self {
+        let chain = Arc::clone(plan.no_plugins());
+        Self {
+            request,
+            response: ResponseHead::default(),
+            client,
+            server,
+            started: Instant::now(),
+            sni: None,
+            plan,
+            route: None,
+            chain,
+            params: Params::new(),
+            consumer: None,
+            upstream: None,
+            upstream_host: None,
+            attempts: SmallVec::new(),
+            transfer: Transfer::default(),
+            body: None,
+            request_id: None,
+            extensions: SmallVec::new(),
+            matched: MatchedBy::default(),
+            filter_body: false,
+        }
+    }
+
+    /// Finds the route for this request and binds the request to it; false where none matches.
+    pub fn find_route(&mut self) -> bool {
+        let Some(found) = self.plan.router.find(self) else { return false };
+        let route = Arc::clone(found.target);
+        (self.matched, self.params) = (found.by, found.params);
+        self.chain = Arc::clone(&route.chain);
+        self.upstream.clone_from(&route.upstream);
+        self.route = Some(route);
+        true
+    }
+
     /// Keeps a value for later phases of this request.
-    pub fn keep<T: std::any::Any + Send>(&mut self, value: T) {
+    pub fn keep<T: Any + Send>(&mut self, value: T) {
         self.extensions.push(Box::new(value));
     }
 
     /// The last value of this type kept by [`Ctx::keep`].
-    pub fn kept<T: std::any::Any>(&self) -> Option<&T> {
+    pub fn kept<T: Any>(&self) -> Option<&T> {
         self.extensions.iter().rev().find_map(|e| e.downcast_ref())
     }
 
     /// The same, to change it.
-    pub fn kept_mut<T: std::any::Any>(&mut self) -> Option<&mut T> {
+    pub fn kept_mut<T: Any>(&mut self) -> Option<&mut T> {
         self.extensions.iter_mut().rev().find_map(|e| e.downcast_mut())
     }
 
-    /// A variable by APISIX's name (apisix-variable.md and nginx's), without `$`.
-    pub fn var(&self, _name: &str) -> Option<std::borrow::Cow<'_, str>> {
-        None
+    /// A variable by its name in APISIX or nginx, without `$`. Where the name is known beforehand, keep a
+    /// [`Var`] or a [`crate::vars::Template`] instead.
+    pub fn var(&self, name: &str) -> Option<Cow<'_, str>> {
+        Var::parse(name).read(self)
     }
 
-    /// Asks for `body_filter` on this response; the engine drops `Content-Length` unless told the new length.
-    pub fn filter_body(&mut self) {}
-
-    /// The consumer that `plugin` knows by `key` in the plan this request holds.
-    pub fn find_consumer(&self, _plugin: &str, _key: &str) -> Option<Arc<Consumer>> {
-        None
+    /// Asks for `body_filter` on this response: its `Content-Length` is dropped.
+    pub fn filter_body(&mut self) {
+        self.filter_body = true;
     }
 
-    /// Authenticates the request: the consumer's own plugins join the chain after this phase.
+    /// Whether `body_filter` was asked for.
+    pub fn filters_body(&self) -> bool {
+        self.filter_body
+    }
+
+    /// The consumer that authentication plugin `plugin` knows by `key`.
+    pub fn find_consumer(&self, plugin: &str, key: &str) -> Option<Arc<Consumer>> {
+        self.plan.consumers.by_key(plugin, key).cloned()
+    }
+
+    /// A consumer by its name, for `anonymous_consumer`.
+    pub fn consumer_named(&self, name: &str) -> Option<Arc<Consumer>> {
+        self.plan.consumers.by_name(name).cloned()
+    }
+
+    /// Authenticates the request and tells the upstream; the consumer's own plugins join the chain after this
+    /// phase.
     pub fn attach_consumer(&mut self, consumer: Arc<Consumer>) {
+        consumer.introduce(&mut self.request.headers);
         self.consumer = Some(consumer);
+    }
+
+    pub fn route_id(&self) -> Option<&str> {
+        self.route.as_ref().map(|route| &*route.id)
+    }
+
+    pub fn route_name(&self) -> Option<&str> {
+        self.route.as_ref()?.name.as_deref()
+    }
+
+    pub fn service_id(&self) -> Option<&str> {
+        self.route.as_ref()?.service.as_ref().map(|service| &*service.id)
+    }
+
+    pub fn service_name(&self) -> Option<&str> {
+        self.route.as_ref()?.service.as_ref()?.name.as_deref()
+    }
+
+    /// Which of the route's URIs matched, as configured.
+    pub fn matched_uri(&self) -> Option<&str> {
+        self.route.as_ref()?.rule.paths.get(usize::from(self.matched.path)).map(|path| &**path)
+    }
+
+    /// Which of the route's hosts matched, as configured; none for a route without hosts.
+    pub fn matched_host(&self) -> Option<&str> {
+        self.route.as_ref()?.rule.hosts.get(usize::from(self.matched.host?)).map(|host| &**host)
+    }
+
+    /// The node the request went to last.
+    pub fn node(&self) -> Option<&Arc<Node>> {
+        self.attempts.last().map(|attempt| &attempt.node)
     }
 }

@@ -30,6 +30,8 @@ impl Lasting {
     /// the old one is done.
     pub fn sweep(&self) {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.retain(|_, entry| Arc::strong_count(entry) > 1 || Weak::strong_count(&Arc::downgrade(entry)) > 1);
+        entries.retain(|_, entry| {
+            Arc::strong_count(entry) > 1 || Weak::strong_count(&Arc::downgrade(entry)) > 1
+        });
     }
 }

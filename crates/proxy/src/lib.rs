@@ -1,7 +1,12 @@
 //! The data plane: compiles a snapshot into a plan and proxies traffic by it. Names no plugin.
 
+pub mod chain;
 pub mod ctx;
 pub mod lasting;
 pub mod metrics;
+pub mod plan;
 pub mod plugin;
+pub mod router;
 pub mod tls;
+pub mod upstream;
+pub mod vars;

@@ -9,7 +9,7 @@ use std::{any::Any, future::Future, pin::Pin, sync::Arc};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use model::PluginFacts;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize as _, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{ctx::Ctx, lasting::Lasting};
@@ -37,6 +37,8 @@ pub trait Plugin: Hooks + Sized {
     const SECRETS: &'static [&'static str] = &[];
     /// Set by authentication plugins: what they keep on consumers.
     const CONSUMER: Option<ConsumerSide> = None;
+    /// Set by plugins of which a global rule's is left out where the route has its own (APISIX's `prefer_route`).
+    const PREFER_ROUTE: bool = false;
     /// Set by plugins that have plugin metadata.
     const METADATA_SCHEMA: Option<fn() -> Value> = None;
 
@@ -47,7 +49,7 @@ pub trait Plugin: Hooks + Sized {
     fn schema() -> Value;
 
     /// Prepares it for one route. Runs when configuration changes, never per request; no I/O.
-    fn new(conf: Self::Conf, env: &Env) -> Result<Self, String>;
+    fn new(conf: Self::Conf, env: &Env<'_>) -> Result<Self, String>;
 }
 
 /// What an authentication plugin keeps on a consumer.
@@ -126,9 +128,7 @@ impl Reply {
     /// An answer with a JSON body.
     pub fn json(status: StatusCode, body: &Value) -> Self {
         let mut reply = Self { status, headers: HeaderMap::new(), body: Bytes::from(format!("{body}\n")) };
-        reply
-            .headers
-            .insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+        reply.headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
         reply
     }
 
@@ -159,11 +159,13 @@ pub struct Spec {
     pub facts: PluginFacts,
     pub phases: &'static [Phase],
     pub consumer: Option<ConsumerSide>,
+    pub prefer_route: bool,
     /// Builds from a configuration that has its defaults.
     pub build: fn(&Value, &Env<'_>) -> Result<Built, String>,
 }
 
 impl Spec {
+    /// The constant that stands for plugin `P` in a list of plugins.
     pub const fn of<P: Plugin>() -> Self {
         Self {
             facts: PluginFacts {
@@ -180,6 +182,7 @@ impl Spec {
             },
             phases: P::PHASES,
             consumer: P::CONSUMER,
+            prefer_route: P::PREFER_ROUTE,
             build: build::<P>,
         }
     }
@@ -191,11 +194,10 @@ fn build<P: Plugin>(conf: &Value, env: &Env<'_>) -> Result<Built, String> {
 }
 
 fn check<P: Plugin>(conf: &Value) -> Result<(), String> {
-    let env = Env { lasting: &Lasting::default(), attr: &Value::Null, metadata: &Value::Null, resource: "check" };
+    let env =
+        Env { lasting: &Lasting::default(), attr: &Value::Null, metadata: &Value::Null, resource: "check" };
     build::<P>(conf, &env).map(drop)
 }
-
-use serde::Deserialize as _;
 
 /// Something a plugin keeps for one request, found again by its type.
 pub type Extension = Box<dyn Any + Send>;

@@ -1,0 +1,106 @@
+//! Where requests go: nodes, how one is chosen, how it is reached.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use crate::ctx::Ctx;
+
+/// An upstream, compiled. Shared by every route that names it.
+pub struct Upstream {
+    /// `upstreams/1`, or `routes/1#upstream` where it stands inside a route or service.
+    pub name: Arc<str>,
+    pub scheme: Scheme,
+    pub pass_host: PassHost,
+    /// As configured, those of weight 0 too.
+    pub nodes: Box<[Arc<Node>]>,
+    /// Further nodes tried after a failed connect. Default: one less than there are nodes.
+    pub retries: usize,
+    /// No further try begins after so long; zero: no limit.
+    pub retry_timeout: Duration,
+    pub timeouts: Timeouts,
+    pub keepalive: Keepalive,
+    /// Set for `https` and `grpcs`.
+    pub tls: Option<ClientTls>,
+    /// Identifies the pool of connections: same fingerprint, same connections, whatever else changed.
+    pub fingerprint: u64,
+}
+
+impl Upstream {
+    /// The node for the next attempt: one that is not among `ctx.attempts`. None where no more are left.
+    pub fn pick(&self, ctx: &Ctx) -> Option<&Arc<Node>> {
+        self.nodes.iter().find(|node| !ctx.attempts.iter().any(|a| Arc::ptr_eq(&a.node, node)))
+    }
+}
+
+/// How a node is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    Http,
+    Https,
+    Grpc,
+    Grpcs,
+}
+
+/// Which `Host` the upstream sees. APISIX's `pass_host`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum PassHost {
+    /// The client's.
+    Pass,
+    /// The node's host, with its port unless it is the scheme's own.
+    Node,
+    Rewrite(Arc<str>),
+}
+
+/// One node of an upstream.
+#[derive(Debug)]
+pub struct Node {
+    /// As configured: a name or an address.
+    pub host: Arc<str>,
+    pub port: u16,
+    pub weight: u32,
+    /// Nodes of a lower number are used only when all of a higher one have failed.
+    pub priority: i64,
+    /// Where `host` is an address. Names are resolved when a connection is made.
+    pub address: Option<SocketAddr>,
+    /// `host:port`, for logs, metrics and `Host`.
+    pub label: Arc<str>,
+}
+
+/// Seconds in the configuration; the defaults are APISIX's 60 s each.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Timeouts {
+    pub connect: Duration,
+    /// Between two writes.
+    pub send: Duration,
+    /// Between two reads.
+    pub read: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let minute = Duration::from_secs(60);
+        Self { connect: minute, send: minute, read: minute }
+    }
+}
+
+/// APISIX's `keepalive_pool`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Keepalive {
+    /// Idle connections kept, per worker. Default 320.
+    pub size: usize,
+    /// Default 60 s.
+    pub idle_timeout: Duration,
+    /// Requests per connection. Default 1000.
+    pub requests: u64,
+}
+
+impl Default for Keepalive {
+    fn default() -> Self {
+        Self { size: 320, idle_timeout: Duration::from_secs(60), requests: 1000 }
+    }
+}
+
+/// How we speak TLS to nodes.
+#[derive(Clone)]
+pub struct ClientTls {
+    pub config: Arc<rustls::ClientConfig>,
+}
