@@ -6,7 +6,7 @@ use axum::{
     body::Body,
     response::{IntoResponse, Response},
 };
-use http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE};
 use serde_json::{Value, json};
 
 /// A status and a body, not yet dressed with the headers every answer has.
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 pub struct Answer {
     pub status: StatusCode,
     pub body: Content,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// APISIX answers JSON with a line feed, and a few places with bare text.
@@ -29,7 +30,7 @@ pub type Outcome = Result<Answer, Answer>;
 
 impl Answer {
     pub fn json(status: StatusCode, body: Value) -> Self {
-        Self { status, body: Content::Json(body) }
+        Self { status, body: Content::Json(body), headers: vec![] }
     }
 
     pub fn ok(body: Value) -> Self {
@@ -37,11 +38,20 @@ impl Answer {
     }
 
     pub fn text(status: StatusCode, body: impl Into<String>) -> Self {
-        Self { status, body: Content::Text(body.into()) }
+        Self { status, body: Content::Text(body.into()), headers: vec![] }
     }
 
     pub fn empty(status: StatusCode) -> Self {
-        Self { status, body: Content::Empty }
+        Self { status, body: Content::Empty, headers: vec![] }
+    }
+
+    /// Adds a header; one that can't be sent is left out.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: &str) -> Self {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            self.headers.push((HeaderName::from_static(name), value));
+        }
+        self
     }
 
     /// `{"error_msg":"…"}`.
@@ -95,6 +105,7 @@ impl IntoResponse for Answer {
         let mut response = Response::new(body);
         *response.status_mut() = self.status;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response.headers_mut().extend(self.headers);
         response
     }
 }

@@ -12,6 +12,9 @@ use super::answer::Answer;
 /// The largest body taken: APISIX's 1.5 MiB.
 pub const MAX_BODY: usize = 1_572_864;
 
+/// The largest whole configuration taken; APISIX sets no limit.
+pub const MAX_WHOLE: usize = 256 * 1024 * 1024;
+
 /// The query, decoded. Where a name is given twice the first counts.
 #[derive(Clone, Debug, Default)]
 pub struct Args(Vec<(String, String)>);
@@ -65,20 +68,20 @@ pub fn segments(path: &str) -> Vec<String> {
     decoded.split('/').filter(|segment| !segment.is_empty()).skip(2).map(str::to_owned).collect()
 }
 
-/// The bytes of a body, refused when there are more than [`MAX_BODY`].
-pub async fn bytes(headers: &HeaderMap, body: Body) -> Result<bytes::Bytes, Answer> {
+/// The bytes of a body, refused when there are more than `largest`.
+pub async fn bytes(headers: &HeaderMap, body: Body, largest: usize) -> Result<bytes::Bytes, Answer> {
     let told = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if let Some(size) = told.filter(|size| *size > MAX_BODY as u64) {
+    if let Some(size) = told.filter(|size| *size > largest as u64) {
         return Err(Answer::bad(format!(
-            "invalid request body: request size {size} is greater than the maximum size {MAX_BODY} allowed"
+            "invalid request body: request size {size} is greater than the maximum size {largest} allowed"
         )));
     }
-    axum::body::to_bytes(body, MAX_BODY).await.map_err(|error| {
+    axum::body::to_bytes(body, largest).await.map_err(|error| {
         let mut source: Option<&dyn std::error::Error> = Some(&error);
         while let Some(cause) = source {
             if cause.is::<http_body_util::LengthLimitError>() {
                 return Answer::bad(format!(
-                    "invalid request body: request size is greater than the maximum size {MAX_BODY} allowed"
+                    "invalid request body: request size is greater than the maximum size {largest} allowed"
                 ));
             }
             source = cause.source();

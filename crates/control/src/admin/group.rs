@@ -4,7 +4,7 @@
 //! it saw; a write that looks through a whole kind (is anything still using this, has someone this key) takes it
 //! alone, because a commit can't expect that nothing was added.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use model::{Key, Kind, Resource};
 use store::{Commit, Store, Write};
@@ -12,6 +12,7 @@ use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::{
     answer::{Answer, Outcome},
+    configs::Whole,
     unique::AuthKeys,
 };
 
@@ -21,6 +22,7 @@ const ATTEMPTS: usize = 16;
 pub struct Group {
     pub store: Arc<dyn Store>,
     pub auth_keys: AuthKeys,
+    pub whole: Mutex<Whole>,
     writes: RwLock<()>,
 }
 
@@ -34,7 +36,7 @@ pub enum Lock<'a> {
 
 impl Group {
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, auth_keys: AuthKeys::default(), writes: RwLock::default() }
+        Self { store, auth_keys: AuthKeys::default(), whole: Mutex::default(), writes: RwLock::default() }
     }
 
     /// The lock for a write, held until its commit is done.

@@ -18,13 +18,14 @@ use super::{
 };
 
 /// A resource as GET shows it.
-pub fn shown(resource: &Resource, value: Value) -> Value {
-    json!({
-        "key": path_of(&resource.key),
-        "value": value,
-        "createdIndex": resource.created,
-        "modifiedIndex": resource.modified,
-    })
+pub fn shown(resource: &Resource, conf: Value) -> Value {
+    let fields = [
+        ("key", Value::String(path_of(&resource.key))),
+        ("value", conf),
+        ("createdIndex", resource.created.into()),
+        ("modifiedIndex", resource.modified.into()),
+    ];
+    fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// A resource's configuration in plain text, without what is never shown.

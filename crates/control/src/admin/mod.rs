@@ -6,9 +6,11 @@
 mod answer;
 mod auth;
 mod call;
+mod configs;
 mod frozen;
 mod group;
 mod list;
+mod openapi;
 mod patch;
 mod place;
 mod plugins;
@@ -17,6 +19,8 @@ mod resource;
 mod rules;
 mod schema;
 mod ssl;
+#[cfg(test)]
+mod tests;
 mod unique;
 mod validate;
 
@@ -71,23 +75,47 @@ pub struct Config {
     pub keyring: Arc<Keyring>,
 }
 
+impl Config {
+    /// APISIX's defaults for one group named `default`: a key is required, and there is none yet.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self {
+            keys: vec![],
+            key_required: true,
+            allow: vec![],
+            cors: true,
+            server_tokens: true,
+            stream: false,
+            groups: [("default".to_owned(), store)].into(),
+            default_group: "default".to_owned(),
+            plugins: &[],
+            keyring: Arc::default(),
+        }
+    }
+}
+
 /// The Admin API. Serve it with `into_make_service_with_connect_info::<SocketAddr>()`: without a peer's address
 /// `allow_admin` lets nobody in.
-pub fn router(config: Config) -> Router {
-    route(Admin::new(config, None))
+///
+/// The error names a plugin whose schema is at fault.
+pub fn router(config: Config) -> Result<Router, String> {
+    Ok(serving(Admin::new(config, None)?))
 }
 
 /// The Admin API of a node that takes its configuration from elsewhere: reads show the snapshot in use, every
 /// write is answered 403 with `reason`.
-pub fn read_only_router(mut config: Config, reason: impl Into<String>, current: Option<Current>) -> Router {
+pub fn read_only_router(
+    mut config: Config,
+    reason: impl Into<String>,
+    current: Option<Current>,
+) -> Result<Router, String> {
     let name = "this node's configuration".to_owned();
     let current = current.unwrap_or_else(|| Arc::new(model::Snapshot::default));
     let frozen: Arc<dyn Store> = Arc::new(frozen::Frozen { current, name });
     config.groups = BTreeMap::from([(config.default_group.clone(), frozen)]);
-    route(Admin::new(config, Some(reason.into())))
+    Ok(serving(Admin::new(config, Some(reason.into()))?))
 }
 
-fn route(admin: Admin) -> Router {
+fn serving(admin: Admin) -> Router {
     let admin = Arc::new(admin);
     Router::new()
         .route("/apisix/admin", any(handle))
@@ -116,14 +144,10 @@ struct Admin {
 }
 
 impl Admin {
-    fn new(config: Config, read_only: Option<String>) -> Self {
+    fn new(config: Config, read_only: Option<String>) -> Result<Self, String> {
+        let rules = Rules::new(config.plugins, config.keyring.clone())?;
         let groups = config.groups.iter().map(|(name, store)| (name.clone(), Group::new(store.clone())));
-        Self {
-            rules: Rules::new(config.plugins, config.keyring.clone()),
-            groups: groups.collect(),
-            config,
-            read_only,
-        }
+        Ok(Self { rules, groups: groups.collect(), config, read_only })
     }
 
     async fn serve(&self, request: Request) -> Outcome {
@@ -131,10 +155,12 @@ impl Admin {
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
         auth::check_address(&self.config.allow, peer)?;
         let segments = call::segments(parts.uri.path());
+        let whole = segments.len() == 1 && segments[0] == "configs";
         match parts.method {
             Method::OPTIONS if self.config.cors => return Ok(Answer::empty(StatusCode::OK)),
             Method::HEAD if segments.is_empty() => return Ok(Answer::empty(StatusCode::OK)),
             Method::GET | Method::PUT | Method::POST | Method::DELETE | Method::PATCH => {}
+            Method::HEAD if whole => {}
             _ => return Err(Answer::no_such_path()),
         }
         let args = Args::of(&parts.uri);
@@ -142,10 +168,13 @@ impl Admin {
             auth::check_key(&self.config.keys, &parts.method, &parts.headers, &args)?;
         }
         let group = self.group(&args)?;
-        if let Some(reason) = self.read_only.as_ref().filter(|_| parts.method != Method::GET) {
+        if let Some(reason) =
+            self.read_only.as_ref().filter(|_| ![Method::GET, Method::HEAD].contains(&parts.method))
+        {
             return Err(Answer::refusal(StatusCode::FORBIDDEN, reason));
         }
-        let body = call::bytes(&parts.headers, body).await?;
+        let largest = if whole { call::MAX_WHOLE } else { MAX_BODY };
+        let body = call::bytes(&parts.headers, body, largest).await?;
         self.dispatch(group, &parts.method, &segments, &args, (&parts.headers, &body)).await
     }
 
@@ -169,7 +198,10 @@ impl Admin {
                 schema::validate(&self.rules, kind, call::json_body(body)?)
             }
             (&Method::GET, ["schema", name]) => schema::get(&self.rules, name),
+            (&Method::GET, ["openapi.json"]) => Ok(Answer::ok(openapi::document(&self.rules))),
             (&Method::POST, ["configs", "validate"]) => validate::answer(&self.rules, headers, body),
+            (&Method::HEAD | &Method::GET, ["configs"]) => configs::get(group, &self.rules, headers).await,
+            (&Method::PUT, ["configs"]) => configs::put(group, &self.rules, headers, body).await,
             (_, ["plugins" | "schema" | "configs", ..]) => Err(Answer::no_such_path()),
             _ => {
                 let place = self.place(segments)?;

@@ -12,7 +12,7 @@ pub fn merge(resource: &mut Map<String, Value>, change: Map<String, Value>) {
                 resource.shift_remove(&name);
             }
             (Some(Value::Object(old)), Value::Object(new)) if !old.is_empty() && !new.is_empty() => {
-                merge(old, new)
+                merge(old, new);
             }
             (Some(old), new) => *old = without_nulls(new),
             (None, new) => {

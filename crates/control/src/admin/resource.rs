@@ -340,8 +340,9 @@ pub fn path_of(key: &Key) -> String {
     format!("/apisix/{key}")
 }
 
+/// The answer to a write: what was written.
 fn written(key: &Key, conf: Value) -> Value {
-    json!({ "key": path_of(key), "value": conf })
+    [("key".to_owned(), Value::String(path_of(key))), ("value".to_owned(), conf)].into_iter().collect()
 }
 
 fn unreadable(key: &Key, error: &serde_json::Error) -> Answer {

@@ -12,8 +12,8 @@ use super::{
 /// `GET /schema/{singular}`.
 pub fn get(rules: &Rules, name: &str) -> Outcome {
     let named = |kind: &Kind| kind.singular().replace(' ', "_") == name;
-    match Kind::ALL.iter().find(|kind| named(kind)).and_then(|kind| rules.schema(*kind)) {
-        Some(schema) => Ok(Answer::ok(schema)),
+    match Kind::ALL.iter().find(|kind| named(kind)) {
+        Some(kind) => Ok(Answer::ok(rules.schema(*kind).clone())),
         None => Err(Answer::bad(format!("not found schema: {name}"))),
     }
 }

@@ -27,10 +27,16 @@ const KEY_FIELDS: [(&str, &str); 6] = [
 /// A plugin's place in [`KEY_FIELDS`] and the key itself.
 type AuthKey = (usize, String);
 
+type Keys = Arc<[AuthKey]>;
+
+/// Deleted consumers stay in the table; here it is begun anew.
+const MOST_KNOWN: usize = 1_000_000;
+
 /// The keys of stored consumers and credentials, read and decrypted once per revision of each.
 #[derive(Default)]
 pub struct AuthKeys {
-    known: Mutex<HashMap<Key, (u64, Arc<[AuthKey]>)>>,
+    /// By revision.
+    known: Mutex<HashMap<Key, (u64, Keys)>>,
 }
 
 /// The keys in a configuration in plain text. References to secrets are not known until a request comes.
@@ -78,8 +84,11 @@ impl AuthKeys {
         Ok(())
     }
 
-    fn of(&self, resource: &Resource, rules: &Rules) -> Arc<[AuthKey]> {
+    fn of(&self, resource: &Resource, rules: &Rules) -> Keys {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() > MOST_KNOWN {
+            known.clear();
+        }
         if let Some((modified, keys)) = known.get(&resource.key)
             && *modified == resource.modified
         {
@@ -87,7 +96,7 @@ impl AuthKeys {
         }
         let mut conf: Value = resource.read().unwrap_or_default();
         rules.reveal(resource.key.kind, &mut conf);
-        let keys: Arc<[AuthKey]> = auth_keys(&conf).into();
+        let keys: Keys = auth_keys(&conf).into();
         known.insert(resource.key.clone(), (resource.modified, keys.clone()));
         keys
     }

@@ -24,7 +24,7 @@ pub fn answer(rules: &Rules, headers: &HeaderMap, body: &[u8]) -> Outcome {
 }
 
 /// A configuration as JSON or YAML, by its content type.
-fn whole(headers: &HeaderMap, body: &[u8]) -> Result<Value, Answer> {
+pub fn whole(headers: &HeaderMap, body: &[u8]) -> Result<Value, Answer> {
     if body.is_empty() {
         return Err(Answer::bad("invalid request body: empty request body"));
     }
@@ -42,7 +42,7 @@ fn whole(headers: &HeaderMap, body: &[u8]) -> Result<Value, Answer> {
 }
 
 /// Everything that is wrong with a configuration, resource by resource.
-fn errors(rules: &Rules, whole: &Value) -> Vec<Value> {
+pub fn errors(rules: &Rules, whole: &Value) -> Vec<Value> {
     let mut errors = Vec::new();
     for kind in Kind::ALL {
         let version = format!("{kind}_conf_version");

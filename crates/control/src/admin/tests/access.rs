@@ -4,17 +4,17 @@ use axum::body::Body;
 
 use super::*;
 
-fn guarded(change: impl FnOnce(&mut Config)) -> support::Api {
+fn guarded(change: impl FnOnce(&mut Config)) -> Api {
     let store: Arc<dyn Store> = Arc::new(Memory::default());
-    let mut config = support::config(store.clone());
+    let mut config = config(store.clone());
     config.key_required = true;
     let key = |name: &str, role| AdminKey { name: name.to_owned(), key: format!("{name}-key"), role };
     config.keys = vec![key("admin", Role::Admin), key("viewer", Role::Viewer)];
     change(&mut config);
-    support::Api { router: router(config), store }
+    Api { router: router(config).unwrap(), store }
 }
 
-async fn status(api: &support::Api, what: &str, headers: &[(&str, &str)]) -> u16 {
+async fn status(api: &Api, what: &str, headers: &[(&str, &str)]) -> u16 {
     api.send(what, headers, Body::from(route("/").to_string())).await.status
 }
 

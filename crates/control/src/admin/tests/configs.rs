@@ -60,3 +60,68 @@ async fn yaml_is_read_too() {
     let got = api().send(VALIDATE, &yaml, Body::from("a: [")).await;
     assert_eq!(got.json(), error("invalid request body: invalid yaml request body"));
 }
+
+#[tokio::test]
+async fn a_whole_configuration_is_replaced_at_once() {
+    let api = api();
+    let put = async |digest: &str, whole: &Value| {
+        api.send("PUT /configs", &[("x-digest", digest)], Body::from(whole.to_string())).await
+    };
+    let route = |id: &str| json!({ "id": id, "uri": "/", "upstream": upstream() });
+    api.script(&[
+        ("PUT /routes/old", json!({ "uri": "/old" }), 201, Value::Null),
+        ("PUT /services/s", json!({}), 201, Value::Null),
+        ("PUT /configs", json!({}), 400, error("missing digest header")),
+    ])
+    .await;
+    let first = json!({
+        "routes": [route("1"), route("2")],
+        "consumers": [
+            { "username": "jack" },
+            { "id": "jack/credentials/c", "plugins": { "key-auth": { "key": "the-key" } } },
+        ],
+        "services_conf_version": 0,
+    });
+    let got = put("one", &first).await;
+    assert_eq!((got.status, got.header("x-digest")), (202, Some("one")), "{}", got.text);
+    assert_eq!(put("one", &first).await.status, 204);
+    api.script(&[
+        ("GET /routes/old", Value::Null, 404, Value::Null),
+        ("GET /routes", Value::Null, 200, json!({ "total": 2 })),
+        // Its version stayed the same, so it was left alone.
+        ("GET /services/s", Value::Null, 200, Value::Null),
+        (
+            "GET /consumers/jack/credentials/c",
+            Value::Null,
+            200,
+            json!({ "value": { "id": "c", "plugins": { "key-auth": { "key": "the-key" } } } }),
+        ),
+        ("GET /configs", Value::Null, 200, json!({ "routes_conf_version": 1, "services_conf_version": 0 })),
+    ])
+    .await;
+    assert_eq!(
+        api.stored("consumers/jack/credentials/c").await["plugins"]["key-auth"]["key"],
+        "JCX7x1qN5e9kHt0GuJfWpw=="
+    );
+
+    // What did not change is not written again.
+    let before = api.store.get(&"routes/1".parse().unwrap()).await.unwrap().unwrap().modified;
+    let mut second = first.clone();
+    second["routes"] = json!([route("1"), route("3")]);
+    second["routes_conf_version"] = json!(100);
+    assert_eq!(put("two", &second).await.status, 202);
+    assert_eq!(api.store.get(&"routes/1".parse().unwrap()).await.unwrap().unwrap().modified, before);
+    assert!(api.store.get(&"routes/2".parse().unwrap()).await.unwrap().is_none());
+
+    second["routes_conf_version"] = json!(99);
+    let got = put("three", &second).await;
+    assert_eq!(got.json(), error("routes_conf_version must be greater than or equal to (100)"));
+    let head = api.call("HEAD /configs", &Value::Null).await;
+    assert_eq!((head.status, head.header("x-digest")), (200, Some("two")));
+
+    // What is read can be written back.
+    let all = api.call("GET /configs", &Value::Null).await.json();
+    assert_eq!(put("four", &all).await.status, 202);
+    let bad = json!({ "routes": [{ "id": "x", "uri": 1 }] });
+    assert_eq!(put("five", &bad).await.status, 400);
+}

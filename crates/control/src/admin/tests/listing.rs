@@ -2,7 +2,7 @@
 
 use super::*;
 
-async fn ids(api: &support::Api, what: &str) -> Vec<String> {
+async fn ids(api: &Api, what: &str) -> Vec<String> {
     let got = api.call(&format!("GET {what}"), &Value::Null).await;
     assert_eq!(got.status, 200, "{what}: {}", got.text);
     let list = got.json();
@@ -14,7 +14,7 @@ async fn ids(api: &support::Api, what: &str) -> Vec<String> {
         .collect()
 }
 
-async fn eleven() -> support::Api {
+async fn eleven() -> Api {
     let api = api();
     for n in (1..=11).rev() {
         let mut body = route(&format!("/hello{n}"));

@@ -7,7 +7,7 @@ async fn plugins_are_listed_and_described() {
     let api = api();
     let got = api.call("GET /plugins/list", &Value::Null).await.json();
     assert_eq!(got[0], "basic-auth");
-    assert_eq!(got.as_array().unwrap().len(), support::PLUGINS.len());
+    assert_eq!(got.as_array().unwrap().len(), PLUGINS.len());
     let got = api.call("GET /plugins/list?subsystem=x", &Value::Null).await;
     assert_eq!((got.status, got.text.as_str()), (400, "invalid subsystem passed"));
     let limit = json!({ "required": ["count", "time_window"], "properties": { "_meta": { "properties": { "disable": { "type": "boolean" } } } } });

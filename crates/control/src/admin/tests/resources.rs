@@ -20,7 +20,7 @@ async fn a_route_is_created_replaced_read_and_deleted() {
                 "GET /routes/1/",
                 none(),
                 200,
-                json!({ "createdIndex": 1, "modifiedIndex": 2, "value": { "id": "1" } }),
+                json!({ "createdIndex": 2, "modifiedIndex": 3, "value": { "id": "1" } }),
             ),
             ("DELETE /routes/1", none(), 200, json!({ "deleted": "1", "key": "/apisix/routes/1" })),
             ("DELETE /routes/not_found", none(), 404, json!({ "message": "Key not found" })),
@@ -50,7 +50,7 @@ async fn post_makes_an_id() {
     let first = api.call("POST /routes", &body).await;
     let second = api.call("POST /routes", &body).await;
     assert_eq!((first.status, second.status), (201, 201));
-    let id = |got: &support::Got| got.json()["value"]["id"].as_str().unwrap().to_owned();
+    let id = |got: &Got| got.json()["value"]["id"].as_str().unwrap().to_owned();
     assert_eq!(id(&first).len(), 20);
     assert_ne!(id(&first), id(&second));
     assert_eq!(first.json()["key"], format!("/apisix/routes/{}", id(&first)));

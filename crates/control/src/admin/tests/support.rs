@@ -4,11 +4,13 @@ pub use std::sync::Arc;
 
 use axum::{Router, body::Body, extract::ConnectInfo};
 use http::{HeaderMap, Request};
+use model::PluginFacts;
 pub use model::{Key, Kind};
-use model::{PluginFacts, secrets::Keyring};
 pub use serde_json::{Value, json};
 pub use store::{Store, memory::Memory};
 use tower::ServiceExt;
+
+use crate::admin::Keyring;
 
 pub use crate::admin::{AdminKey, Config, Role, router};
 
@@ -38,16 +40,11 @@ pub struct Api {
 
 pub fn config(store: Arc<dyn Store>) -> Config {
     Config {
-        keys: vec![],
         key_required: false,
-        allow: vec![],
-        cors: true,
-        server_tokens: true,
         stream: true,
-        groups: [("default".to_owned(), store)].into(),
-        default_group: "default".to_owned(),
         plugins: PLUGINS,
         keyring: Arc::new(Keyring::new(&["edd1c9f0985e76a2".to_owned()]).unwrap()),
+        ..Config::new(store)
     }
 }
 
@@ -56,7 +53,7 @@ pub fn api() -> Api {
 }
 
 pub fn over(store: Arc<dyn Store>) -> Api {
-    Api { router: router(config(store.clone())), store }
+    Api { router: router(config(store.clone())).unwrap(), store }
 }
 
 impl Api {
@@ -93,7 +90,7 @@ impl Api {
         for (at, (what, body, status, expected)) in steps.iter().enumerate() {
             let got = self.call(what, body).await;
             assert_eq!(got.status, *status, "step {at}: {what} {body}\n{}", got.text);
-            if let Err(difference) = contains(&got.json(), expected, String::new()) {
+            if let Err(difference) = contains(&got.json(), expected, "") {
                 panic!("step {at}: {what} {body}\n{difference}\nin {}", got.text);
             }
         }
@@ -108,13 +105,13 @@ impl Api {
 }
 
 /// Whether everything expected is in `got`; an expected null must not be there.
-fn contains(got: &Value, expected: &Value, at: String) -> Result<(), String> {
+fn contains(got: &Value, expected: &Value, at: &str) -> Result<(), String> {
     match (got, expected) {
         (Value::Object(got), Value::Object(expected)) => expected.iter().try_for_each(|(name, part)| {
             let at = format!("{at}/{name}");
             match got.get(name) {
                 Some(found) if part.is_null() && !found.is_null() => Err(format!("{at} is there: {found}")),
-                Some(found) => contains(found, part, at),
+                Some(found) => contains(found, part, &at),
                 None if part.is_null() => Ok(()),
                 None => Err(format!("{at} is missing, expected {part}")),
             }

@@ -55,8 +55,8 @@ impl Store for Failing {
     }
 }
 
-fn failing(errors: Vec<Error>, down: bool) -> support::Api {
-    support::over(Arc::new(Failing { memory: Memory::default(), errors: Mutex::new(errors), down }))
+fn failing(errors: Vec<Error>, down: bool) -> Api {
+    over(Arc::new(Failing { memory: Memory::default(), errors: Mutex::new(errors), down }))
 }
 
 #[tokio::test]
@@ -93,8 +93,8 @@ async fn a_node_that_follows_another_takes_no_writes() {
     let snapshot = store.snapshot().await.unwrap();
     let current = Arc::new(move || snapshot.clone());
     let reason = "this node takes its configuration from a control plane; write there";
-    let router = read_only_router(support::config(store.clone()), reason, Some(current));
-    let api = support::Api { router, store };
+    let router = read_only_router(config(store.clone()), reason, Some(current)).unwrap();
+    let api = Api { router, store };
     api.script(&[
         ("GET /routes/1", Value::Null, 200, json!({ "value": route("/") })),
         ("GET /routes", Value::Null, 200, json!({ "total": 1 })),
