@@ -26,12 +26,12 @@ pub use model::Rejected;
 pub use part::digest;
 pub use publish::{Head, Publication, PublishError, head, publish, renew};
 pub use read::{read_latest, read_sequence};
-pub use seal::Signing;
+pub use seal::{BadKey, Signing};
 
 /// Whose signatures are believed.
 #[derive(Clone, Debug, Default)]
 pub struct Trust {
-    /// Ed25519 public keys, as in `trust.public_keys`.
+    /// Ed25519 public keys: PEM, or 32 bytes in base64.
     pub public_keys: Vec<String>,
     /// Refuse what is not signed by one of them.
     pub require_signature: bool,
@@ -144,3 +144,6 @@ pub enum ReadError {
     #[error("the {what} has digest {found}, the manifest says {expected}: it was damaged or changed")]
     WrongDigest { what: What, expected: String, found: String },
 }
+
+#[cfg(test)]
+mod tests;
