@@ -1,10 +1,13 @@
 //! What can be configured: resources and their schemas, snapshots, manifests, secrets. Pure data: no I/O here.
 
+pub mod expr;
 pub mod instance;
 pub mod kind;
 pub mod manifest;
+pub mod pattern;
 pub mod plugin_facts;
 pub mod resource;
+pub mod schema;
 pub mod snapshot;
 pub mod snapshot_file;
 pub mod substitute;

@@ -1,8 +1,8 @@
 //! Snapshots as files: `apisix.json`, which we write and read, and `apisix.yaml`, which people write.
 //!
 //! The rule to know: the file is what Apache APISIX reads in standalone mode, one list for each kind, every entry
-//! with its id. So a credential is an entry of `consumers` with the id `jack/credentials/c1`, and plugin metadata
-//! carries the plugin's name as its id; reading undoes both, and what the store keeps comes back letter for letter.
+//! with its id. So a credential is an entry of `consumers` with the id `jack/credentials/c1`; reading undoes that,
+//! and what the store keeps comes back letter for letter.
 
 mod read;
 mod text;

@@ -3,16 +3,16 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Id, Plugins};
+use super::{Id, Plugins, lenient};
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Consumer {
     pub username: Box<str>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::map")]
     pub labels: Map<String, Value>,
     #[serde(default)]
     pub group_id: Option<Id>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::map")]
     pub plugins: Plugins,
 }
 
@@ -23,10 +23,10 @@ pub struct Credential {
     pub id: Option<Id>,
     #[serde(default)]
     pub name: Option<Box<str>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::map")]
     pub labels: Map<String, Value>,
     /// One authentication plugin.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::map")]
     pub plugins: Plugins,
 }
 
@@ -36,8 +36,8 @@ pub struct ConsumerGroup {
     pub id: Option<Id>,
     #[serde(default)]
     pub name: Option<Box<str>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::map")]
     pub labels: Map<String, Value>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::map")]
     pub plugins: Plugins,
 }

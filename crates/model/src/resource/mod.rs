@@ -5,6 +5,7 @@
 //! (descriptions, times) is not read at all.
 
 mod consumer;
+mod lenient;
 mod node;
 mod other;
 mod route;
@@ -22,6 +23,8 @@ pub use other::{GlobalRule, PluginConfig, PluginMetadata, Proto, Secret};
 pub use route::{Route, Service, StreamRoute};
 pub use ssl::{ClientVerification, Ssl, SslType};
 pub use upstream::{Balance, HashOn, KeepalivePool, PassHost, Scheme, Upstream, UpstreamTls};
+
+use crate::kind::Kind;
 
 /// Plugin configurations by plugin name.
 pub type Plugins = Map<String, Value>;
@@ -139,6 +142,28 @@ impl Status {
 impl Default for Status {
     fn default() -> Self {
         Self(1)
+    }
+}
+
+/// Says why a data plane could not read a resource.
+pub fn readable(kind: Kind, conf: &Value) -> Result<(), String> {
+    fn read<'a, T: Deserialize<'a>>(conf: &'a Value) -> Result<(), String> {
+        T::deserialize(conf).map(drop).map_err(|error| error.to_string())
+    }
+    match kind {
+        Kind::Secrets => read::<Secret>(conf),
+        Kind::Protos => read::<Proto>(conf),
+        Kind::PluginMetadata => read::<PluginMetadata>(conf),
+        Kind::Ssls => read::<Ssl>(conf),
+        Kind::Upstreams => read::<Upstream>(conf),
+        Kind::PluginConfigs => read::<PluginConfig>(conf),
+        Kind::ConsumerGroups => read::<ConsumerGroup>(conf),
+        Kind::Consumers => read::<Consumer>(conf),
+        Kind::Credentials => read::<Credential>(conf),
+        Kind::GlobalRules => read::<GlobalRule>(conf),
+        Kind::Services => read::<Service>(conf),
+        Kind::Routes => read::<Route>(conf),
+        Kind::StreamRoutes => read::<StreamRoute>(conf),
     }
 }
 

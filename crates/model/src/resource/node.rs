@@ -10,7 +10,7 @@ use serde::{
 };
 use serde_json::{Map, Value};
 
-use super::Scheme;
+use super::{Scheme, lenient};
 
 /// One server of an upstream.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -24,7 +24,7 @@ pub struct Node {
     /// Nodes of a lower number are used only when all of a higher one have failed.
     #[serde(default)]
     pub priority: i64,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::map")]
     pub metadata: Map<String, Value>,
 }
 

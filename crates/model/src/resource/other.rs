@@ -3,14 +3,14 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Id, Plugins};
+use super::{Id, Plugins, lenient};
 
 /// Plugins that run for every request.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct GlobalRule {
     #[serde(default)]
     pub id: Option<Id>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::map")]
     pub plugins: Plugins,
 }
 
@@ -21,9 +21,9 @@ pub struct PluginConfig {
     pub id: Option<Id>,
     #[serde(default)]
     pub name: Option<Box<str>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::map")]
     pub labels: Map<String, Value>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::map")]
     pub plugins: Plugins,
 }
 

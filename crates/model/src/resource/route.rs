@@ -4,7 +4,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Id, Plugins, Status, Timeout, Upstream};
+use super::{Id, Plugins, Status, Timeout, Upstream, lenient};
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Route {
@@ -12,32 +12,32 @@ pub struct Route {
     pub id: Option<Id>,
     #[serde(default)]
     pub name: Option<Box<str>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::map")]
     pub labels: Map<String, Value>,
     /// Either this or `uris`: see [`Route::uris`].
     #[serde(default)]
     pub uri: Option<Box<str>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::list")]
     pub uris: Vec<Box<str>>,
     /// Of routes that fit equally well the highest wins.
     #[serde(default)]
     pub priority: i64,
     /// Empty: any.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::list")]
     pub methods: Vec<Box<str>>,
     /// Either this or `hosts`, or neither: see [`Route::hosts`].
     #[serde(default)]
     pub host: Option<Box<str>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::list")]
     pub hosts: Vec<Box<str>>,
     /// Either this or `remote_addrs`, or neither: see [`Route::remote_addrs`].
     #[serde(default)]
     pub remote_addr: Option<Box<str>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::list")]
     pub remote_addrs: Vec<Box<str>>,
     #[serde(default)]
     pub timeout: Option<Timeout>,
-    /// Further conditions: the rules of lua-resty-expr.
+    /// Further conditions: the rules of [`crate::expr::Expr`].
     #[serde(default)]
     pub vars: Option<Value>,
     #[serde(default)]
@@ -46,7 +46,7 @@ pub struct Route {
     pub script: Option<Box<str>>,
     #[serde(default)]
     pub script_id: Option<Id>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::map")]
     pub plugins: Plugins,
     #[serde(default)]
     pub plugin_config_id: Option<Id>,
@@ -82,9 +82,9 @@ pub struct Service {
     pub id: Option<Id>,
     #[serde(default)]
     pub name: Option<Box<str>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::map")]
     pub labels: Map<String, Value>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::map")]
     pub plugins: Plugins,
     #[serde(default)]
     pub upstream: Option<Upstream>,
@@ -95,7 +95,7 @@ pub struct Service {
     #[serde(default)]
     pub enable_websocket: Option<bool>,
     /// The hosts of routes that name none.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::list")]
     pub hosts: Vec<Box<str>>,
 }
 
@@ -105,7 +105,7 @@ pub struct StreamRoute {
     pub id: Option<Id>,
     #[serde(default)]
     pub name: Option<Box<str>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::map")]
     pub labels: Map<String, Value>,
     #[serde(default)]
     pub remote_addr: Option<Box<str>>,
@@ -121,7 +121,7 @@ pub struct StreamRoute {
     pub upstream_id: Option<Id>,
     #[serde(default)]
     pub service_id: Option<Id>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::map")]
     pub plugins: Plugins,
     /// The protocol spoken on top, as it is written.
     #[serde(default)]

@@ -3,13 +3,13 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Hidden, Id, Status};
+use super::{Hidden, Id, Status, lenient};
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Ssl {
     #[serde(default)]
     pub id: Option<Id>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::map")]
     pub labels: Map<String, Value>,
     #[serde(default, rename = "type")]
     pub kind: SslType,
@@ -20,19 +20,19 @@ pub struct Ssl {
     /// Either this or `snis`: see [`Ssl::snis`].
     #[serde(default)]
     pub sni: Option<Box<str>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::list")]
     pub snis: Vec<Box<str>>,
     /// Further certificates for the same names, such as one of another algorithm; as many as `keys`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::list")]
     pub certs: Vec<Box<str>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::list")]
     pub keys: Vec<Hidden>,
     #[serde(default)]
     pub client: Option<ClientVerification>,
     #[serde(default)]
     pub status: Status,
     /// Empty: the process's.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::list")]
     pub ssl_protocols: Vec<Box<str>>,
 }
 
@@ -68,7 +68,7 @@ pub struct ClientVerification {
     #[serde(default = "one")]
     pub depth: u32,
     /// Requests to these URIs need no certificate.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::list")]
     pub skip_mtls_uri_regex: Vec<Box<str>>,
 }
 

@@ -91,3 +91,12 @@ fn the_other_kinds_read() {
     read::<ConsumerGroup>(json!({"id": "1", "plugins": {}}));
     read::<Service>(json!({"hosts": ["a"], "upstream": {"nodes": []}}));
 }
+
+#[test]
+fn empty_tables_of_lua_read_as_what_they_stand_for() {
+    let route: Route = read(json!({"uri": "/", "hosts": {}, "methods": null, "plugins": [], "labels": null}));
+    assert!(route.hosts.is_empty() && route.methods.is_empty() && route.plugins.is_empty());
+    assert!(readable(Kind::Routes, &json!({"hosts": {"a": 1}})).is_err());
+    assert!(readable(Kind::Routes, &json!({"plugins": [1]})).is_err());
+    assert_eq!(readable(Kind::Upstreams, &json!({"nodes": {"a:1": 1}})), Ok(()));
+}

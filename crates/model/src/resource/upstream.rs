@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Hidden, Id, Node, Timeout, node};
+use super::{Hidden, Id, Node, Timeout, lenient, node};
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Upstream {
@@ -11,7 +11,7 @@ pub struct Upstream {
     pub id: Option<Id>,
     #[serde(default)]
     pub name: Option<Box<str>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::map")]
     pub labels: Map<String, Value>,
     /// Empty where they come from discovery.
     #[serde(default, deserialize_with = "node::read")]

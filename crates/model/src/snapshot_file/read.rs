@@ -136,7 +136,6 @@ fn resource(kind: Kind, place: &str, text: &str) -> Result<Resource, (Option<Str
         Kind::PluginMetadata if implied.is_none() => {
             return Err((None, "the id is missing: it is the name of the plugin".to_owned()));
         }
-        Kind::PluginMetadata => head.id.map_or(Cow::Borrowed(text), |id| Cow::Owned(without(text, "id", id))),
         Kind::Credentials => {
             let last = key.id.rsplit('/').next().unwrap_or_default();
             Cow::Owned(with_id(text, &head, last))

@@ -71,7 +71,7 @@ fn a_foreign_file_reads_as_apisix_reads_it() {
     );
     let expected = [
         pair("secrets/vault/1", r#"{"id":"vault/1"}"#),
-        pair("plugin_metadata/x", r#"{"log_format":1}"#),
+        pair("plugin_metadata/x", r#"{"log_format":1,"id":"x"}"#),
         pair("consumers/jack", r#"{"username":"jack"}"#),
         pair("consumers/jack/credentials/c1", r#"{"id":"c1","plugins":{}}"#),
         pair("routes/7", r#"{"id":7,"uri":"\" /"}"#),
@@ -196,19 +196,13 @@ fn any_resource() -> impl Strategy<Value = Resource> {
             };
             let key: Key = key.parse().unwrap();
             let own = match kind {
-                Kind::PluginMetadata => None,
-                Kind::Consumers => Some(("username", &*key.id)),
-                Kind::Credentials => Some(("id", id.as_str())),
-                _ => Some(("id", &*key.id)),
+                Kind::Consumers => ("username", &*key.id),
+                Kind::Credentials => ("id", id.as_str()),
+                _ => ("id", &*key.id),
             };
-            let mut object = serde_json::Map::new();
-            if let (Some((name, id)), false) = (own, last) {
-                object.insert(name.to_owned(), json!(id));
-            }
-            object.extend(members);
-            if let (Some((name, id)), true) = (own, last) {
-                object.insert(name.to_owned(), json!(id));
-            }
+            let mut object: serde_json::Map<_, _> = members.into_iter().collect();
+            let place = if last { object.len() } else { 0 };
+            object.shift_insert(place, own.0.to_owned(), json!(own.1));
             Resource { key, value: json!(object).to_string().into(), created: 0, modified: 0 }
         })
 }
