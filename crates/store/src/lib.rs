@@ -5,6 +5,7 @@
 
 pub mod backup;
 pub mod bucket;
+pub mod embedded;
 pub mod etcd;
 pub mod memory;
 pub mod source;
@@ -16,6 +17,7 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use model::{Key, Kind, Resource, Snapshot};
 
+pub use embedded::Embedded;
 pub use memory::Memory;
 
 /// Where resources are kept. One suite (`suite.rs`) says what every store does.
