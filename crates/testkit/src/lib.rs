@@ -27,7 +27,7 @@ pub mod load;
 pub mod ports;
 pub mod process;
 pub mod proxy;
-// pub mod servers;
+pub mod servers;
 pub mod upstream;
 pub mod wait;
 pub mod ws;
