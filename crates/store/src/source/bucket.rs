@@ -1,10 +1,127 @@
 //! Reads a backup again and again, and offers what is new in it.
+//!
+//! The rule to know: one conditional request where nothing changed. What fails a check is not offered, and what was
+//! offered before stays on offer.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+
+use chrono::{DateTime, Utc};
+use tokio::sync::watch;
+
+use super::{Origin, Update, digest::Digest, notice::Board};
+use crate::{
+    backup::{self, Buckets, Known, Latest, ReadError, Trust, Verified},
+    bucket::{Backoff, Kind},
+};
 
 /// Which backup.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// How often it is asked; a few percent more or less each time, so that data planes don't ask all at once.
+    pub buckets: Buckets,
+    pub trust: Trust,
+    /// How often it is asked; a tenth more or less each time, so that data planes don't ask all at once.
     pub poll_interval: Duration,
+}
+
+/// The first wait after a failure; each further one is longer, up to [`SLOWEST`] or the poll interval.
+const FIRST_RETRY: Duration = Duration::from_millis(200);
+const SLOWEST: Duration = Duration::from_secs(30);
+
+/// Reads one group's backup while it is wanted.
+pub(super) struct Poller {
+    config: Config,
+    group: String,
+    board: Board,
+    wanted: watch::Receiver<bool>,
+    known: Known,
+    last: Option<Update>,
+    /// Why `last` is not the newest there is.
+    flaw: Option<String>,
+}
+
+impl Poller {
+    /// `sequence` is the highest this node has served: nothing before it is read.
+    pub fn new(
+        config: Config,
+        (group, sequence): (&str, Option<u64>),
+        board: Board,
+        wanted: watch::Receiver<bool>,
+    ) -> Self {
+        let known = Known { sequence, ..Known::default() };
+        Self { config, group: group.to_owned(), board, wanted, known, last: None, flaw: None }
+    }
+
+    /// Goes on until nobody can want it any more.
+    pub async fn run(mut self) {
+        let interval = self.config.poll_interval;
+        let mut backoff = Backoff::new(FIRST_RETRY, SLOWEST.max(interval));
+        while self.wanted.wait_for(|wanted| *wanted).await.is_ok() {
+            let wait = if self.poll().await {
+                backoff.reset();
+                interval.mul_f64(0.9 + rand::random::<f64>() / 5.0)
+            } else {
+                backoff.wait()
+            };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => continue,
+                unwanted = self.wanted.wait_for(|wanted| !wanted) => drop(unwanted),
+            }
+            // Wanted again means that a control plane is gone, and that all its other data planes come too.
+            if self.wanted.wait_for(|wanted| *wanted).await.is_ok() {
+                tokio::time::sleep(interval.mul_f64(rand::random::<f64>() / 10.0)).await;
+            }
+        }
+    }
+
+    /// Asks once. Says whether there was an answer to be content with.
+    async fn poll(&mut self) -> bool {
+        let Config { buckets, trust, .. } = &self.config;
+        let read = backup::read_latest(buckets, &self.group, trust, &self.known).await;
+        self.board.asked();
+        match read {
+            Ok(Latest::New(verified)) => {
+                self.known = verified.known();
+                self.flaw.clone_from(&verified.fallen_back);
+                self.offer(update(*verified), true);
+            }
+            Ok(Latest::Renewed { manifest, etag }) => {
+                self.known.etag = etag;
+                self.flaw = None;
+                if let Some(last) = self.last.take() {
+                    self.offer(Update { verified_at: time(&manifest.verified_at), ..last }, false);
+                }
+            }
+            Ok(Latest::NotModified) => self.board.confirm(self.flaw.clone()),
+            Err(error @ ReadError::Nothing { .. }) => self.board.nothing(&error.to_string()),
+            Err(error) => {
+                let refused = !matches!(&error, ReadError::Bucket(error) if error.kind == Kind::TimedOut);
+                self.board.lost(&error.to_string(), refused);
+                return false;
+            }
+        }
+        true
+    }
+
+    fn offer(&mut self, update: Update, afresh: bool) {
+        self.last = Some(update.clone());
+        self.board.offer(update, afresh, self.flaw.clone());
+    }
+}
+
+fn update(verified: Verified) -> Update {
+    let Verified { manifest, snapshot, instance, rejected, .. } = verified;
+    Update {
+        origin: Origin::Bucket,
+        digest: Digest::of(&snapshot).to_string(),
+        instance: Some(Arc::new(instance)),
+        sequence: manifest.as_ref().map(|manifest| manifest.sequence),
+        verified_at: manifest.as_ref().and_then(|manifest| time(&manifest.verified_at)),
+        by_hand: manifest.is_some_and(|manifest| manifest.note.is_some()),
+        snapshot,
+        rejected,
+    }
+}
+
+fn time(text: &str) -> Option<DateTime<Utc>> {
+    DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc())
 }

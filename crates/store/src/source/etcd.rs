@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use super::{notice::Board, status::Shared};
+
 /// Which control plane, and who asks.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -36,4 +38,8 @@ pub struct Node {
     pub hostname: String,
     pub ip: String,
     pub version: String,
+}
+
+pub(super) async fn follow(_config: Config, _group: String, _board: Board, _shared: Arc<Shared>) {
+    std::future::pending().await
 }

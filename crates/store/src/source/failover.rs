@@ -172,6 +172,11 @@ impl Failover {
         self.in_force.as_ref().map(|(origin, facts)| (*origin, facts))
     }
 
+    /// The highest sequence that was ever served.
+    pub fn highest_sequence(&self) -> Option<u64> {
+        self.sequence
+    }
+
     /// What the authority offers and is not believed.
     pub fn held(&self) -> Option<&Hold> {
         self.held.as_ref()

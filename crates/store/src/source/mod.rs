@@ -5,10 +5,14 @@
 
 pub mod bucket;
 pub mod digest;
+pub mod disk;
 pub mod etcd;
 pub mod facts;
 pub mod failover;
+pub mod file;
 pub mod guard;
+mod keeper;
+mod notice;
 mod run;
 pub mod status;
 
@@ -16,7 +20,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use model::{Instance, Snapshot};
+use model::{Instance, Rejected, Snapshot};
 use serde::{Deserialize, Serialize};
 
 pub use status::{BucketStatus, CpStatus, Handle, Held, Status};
@@ -68,14 +72,6 @@ impl std::fmt::Display for Origin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())
     }
-}
-
-/// An entry that could not be read as a resource.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rejected {
-    pub kind: String,
-    pub id: String,
-    pub reason: String,
 }
 
 /// What a data plane does with an update: compile it and swap it in. An error leaves the old one in force.

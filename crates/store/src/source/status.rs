@@ -1,12 +1,16 @@
 //! What a data plane knows about its own configuration, and the handle to ask it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Serialize, Serializer};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Origin, Update};
+use super::{
+    Config, OnStale, Origin, Update,
+    facts::Facts,
+    notice::{Notice, State},
+};
 
 /// What is served and where it comes from, in the words of `/v1/config`.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -19,9 +23,9 @@ pub struct Status {
     pub sequence: Option<u64>,
     #[serde(serialize_with = "rfc3339")]
     pub applied_at: Option<DateTime<Utc>>,
-    /// Seconds since the store was last known to hold just this; 0 while the authority is followed.
+    /// Seconds since the store was last known to hold just this; 0 while it is followed.
     pub age_s: Option<u64>,
-    pub digest: String,
+    pub digest: Arc<str>,
     pub resources: usize,
     pub cp: CpStatus,
     pub bucket: BucketStatus,
@@ -36,10 +40,10 @@ pub struct Status {
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct CpStatus {
     pub connected: bool,
-    /// When it was last connected or cut off.
+    /// Since when it is connected, or cut off.
     #[serde(serialize_with = "rfc3339")]
     pub since: Option<DateTime<Utc>>,
-    pub last_error: Option<String>,
+    pub last_error: Option<Arc<str>>,
 }
 
 /// The bucket, as far as it was asked.
@@ -47,16 +51,16 @@ pub struct CpStatus {
 pub struct BucketStatus {
     #[serde(serialize_with = "rfc3339")]
     pub last_poll: Option<DateTime<Utc>>,
-    pub last_error: Option<String>,
+    pub last_error: Option<Arc<str>>,
 }
 
-/// What a returning control plane offers and is not believed: see the return guard.
+/// What the authority offers and is not believed: see the return guard.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Held {
-    /// `empty`, `other_store`, `shrunk`, `older`.
+    /// `empty`, `other_store`, `shrunk`, `older` or `stale`.
     pub reason: &'static str,
-    #[serde(serialize_with = "rfc3339")]
-    pub since: Option<DateTime<Utc>>,
+    #[serde(serialize_with = "rfc3339_always")]
+    pub since: DateTime<Utc>,
     pub offered: Brief,
     pub current: Brief,
 }
@@ -75,9 +79,13 @@ fn origin_or_none<S: Serializer>(origin: &Option<Origin>, to: S) -> Result<S::Ok
 
 fn rfc3339<S: Serializer>(time: &Option<DateTime<Utc>>, to: S) -> Result<S::Ok, S::Error> {
     match time {
-        Some(time) => to.serialize_str(&time.to_rfc3339_opts(SecondsFormat::Millis, true)),
+        Some(time) => rfc3339_always(time, to),
         None => to.serialize_none(),
     }
+}
+
+fn rfc3339_always<S: Serializer>(time: &DateTime<Utc>, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&time.to_rfc3339_opts(SecondsFormat::Millis, true))
 }
 
 /// Asks and orders a running source. Clones are the same source.
@@ -85,12 +93,6 @@ fn rfc3339<S: Serializer>(time: &Option<DateTime<Utc>>, to: S) -> Result<S::Ok, 
 pub struct Handle {
     pub(super) shared: Arc<Shared>,
     pub(super) orders: mpsc::Sender<Order>,
-}
-
-/// What the running source shares with its handles.
-pub(super) struct Shared {
-    pub status: Mutex<Status>,
-    pub current: Mutex<Option<Arc<Update>>>,
 }
 
 /// What an operator may ask of a running source.
@@ -107,14 +109,12 @@ pub struct NothingHeld;
 impl Handle {
     /// What is served now, and how things stand.
     pub fn status(&self) -> Status {
-        let mut status = self.shared.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let _ = &mut status;
-        status
+        self.shared.status()
     }
 
-    /// What is in force, to go on from after a reload.
+    /// What is in force, to go on from after a reload: see [`Config::resume`].
     pub fn current(&self) -> Option<Arc<Update>> {
-        self.shared.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.current()
     }
 
     /// Releases the held change: it is applied, and its store is trusted from now on. Gives what was held.
@@ -128,7 +128,103 @@ impl Handle {
     pub async fn stop(&self) {
         let (done, stopped) = oneshot::channel();
         if self.orders.send(Order::Stop(done)).await.is_ok() {
+            // An error says the same: it has stopped.
             let _ = stopped.await;
         }
+    }
+}
+
+/// What the running source shares with its handles.
+pub(super) struct Shared {
+    max_age: Option<chrono::TimeDelta>,
+    on_stale: OnStale,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    /// As of the last change; what depends on the time is filled in when it is asked for.
+    status: Status,
+    current: Option<Arc<Update>>,
+    verified_at: Option<DateTime<Utc>>,
+    confirmed: bool,
+}
+
+impl Shared {
+    pub fn new(config: &Config) -> Self {
+        let mut known = Known::default();
+        known.status.group.clone_from(&config.group);
+        let max_age = config.max_age.and_then(|age| chrono::TimeDelta::from_std(age).ok());
+        Self { max_age, on_stale: config.on_stale, known: Mutex::new(known) }
+    }
+
+    pub fn status(&self) -> Status {
+        let known = self.known();
+        let mut status = known.status.clone();
+        let since = known.verified_at.or(status.applied_at);
+        let age = match since {
+            _ if known.confirmed => chrono::TimeDelta::zero(),
+            Some(since) => (Utc::now() - since).max(chrono::TimeDelta::zero()),
+            None => return status,
+        };
+        status.age_s = u64::try_from(age.num_seconds()).ok();
+        status.stale = self.max_age.is_some_and(|limit| age > limit);
+        status.ready = status.source.is_some() && !(status.stale && self.on_stale == OnStale::Refuse);
+        status
+    }
+
+    pub fn current(&self) -> Option<Arc<Update>> {
+        self.known().current.clone()
+    }
+
+    /// The revision in force, for heartbeats, and where it came from.
+    pub fn in_force(&self) -> (u64, Option<Origin>) {
+        let known = self.known();
+        (known.status.revision, known.status.source)
+    }
+
+    pub fn applied(&self, update: Arc<Update>) {
+        let mut known = self.known();
+        known.status.applied_at = Some(Utc::now());
+        known.current = Some(update);
+    }
+
+    pub fn published(&self, in_force: Option<(Origin, &Facts)>, confirmed: bool, held: Option<Held>) {
+        let mut known = self.known();
+        known.confirmed = confirmed;
+        known.status.held = held;
+        if let Some((origin, facts)) = in_force {
+            known.verified_at = facts.verified_at;
+            let status = &mut known.status;
+            status.source = Some(origin);
+            status.store_id.clone_from(&facts.store_id);
+            (status.revision, status.sequence, status.resources) = (facts.revision, facts.sequence, facts.resources);
+            status.digest.clone_from(&facts.digest);
+        }
+    }
+
+    pub fn noticed(&self, from: Origin, notice: &Notice) {
+        let mut known = self.known();
+        match from {
+            Origin::ControlPlane => {
+                let (cp, connected) = (&mut known.status.cp, notice.state == State::Up);
+                if cp.connected != connected || cp.since.is_none() {
+                    cp.since = Some(Utc::now());
+                }
+                cp.connected = connected;
+                if notice.error.is_some() {
+                    cp.last_error.clone_from(&notice.error);
+                }
+            }
+            Origin::Bucket => {
+                known.status.bucket.last_poll = notice.asked_at;
+                known.status.bucket.last_error.clone_from(&notice.error);
+            }
+            Origin::Disk | Origin::File => {}
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
