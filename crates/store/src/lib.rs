@@ -18,6 +18,7 @@ use futures_util::stream::BoxStream;
 use model::{Key, Kind, Resource, Snapshot};
 
 pub use embedded::Embedded;
+pub use etcd::Etcd;
 pub use memory::Memory;
 
 /// Where resources are kept. One suite (`suite.rs`) says what every store does.
