@@ -317,3 +317,6 @@ impl Backoff {
         self.ceiling = self.first;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -92,7 +92,10 @@ pub async fn head(buckets: &Buckets, group: &str) -> Result<Head, PublishError> 
 /// Publishes. Any number of writers may do so at once: each sequence is given to one of them.
 pub async fn publish(buckets: &Buckets, publication: &Publication<'_>) -> Result<Manifest, PublishError> {
     let writer = Writer::new(buckets, publication.group)?;
-    let parts = Parts::encode(publication.snapshot, publication.instance).map_err(encode)?;
+    let (snapshot, instance) = (publication.snapshot.clone(), publication.instance.clone());
+    // A hundred thousand routes take a while, and others run on this thread.
+    let encoding = tokio::task::spawn_blocking(move || Parts::encode(&snapshot, &instance));
+    let parts = encoding.await.map_err(encode)?.map_err(encode)?;
     for _ in 0..TRIES {
         let head = writer.head().await?;
         if publication.expected_head.is_some_and(|expected| expected != head.sequence) {

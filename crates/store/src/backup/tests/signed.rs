@@ -51,7 +51,8 @@ async fn signatures_are_checked_with_the_trusted_keys() {
 #[tokio::test]
 async fn nothing_of_a_signed_manifest_can_be_changed() {
     let keys = trust(&[PUBLIC], true);
-    for (field, value) in [("revision", serde_json::json!(2)), ("note", "x".into()), ("unknown", true.into())] {
+    for (field, value) in [("revision", serde_json::json!(2)), ("note", "x".into()), ("unknown", true.into())]
+    {
         let (fixture, _) = signed().await;
         for key in ["manifest.json", "history/1.json"] {
             let key = format!("keelgate/default/{key}");
