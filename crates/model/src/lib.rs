@@ -8,6 +8,7 @@ pub mod pattern;
 pub mod plugin_facts;
 pub mod resource;
 pub mod schema;
+pub mod secrets;
 pub mod snapshot;
 pub mod snapshot_file;
 pub mod substitute;
