@@ -26,7 +26,7 @@ use crate::{
     chain::Chain,
     plan::{Plan, Route},
     plugin::Extension,
-    router::{MatchedBy, Params},
+    router::{MatchedBy, Params, Query},
     upstream::{Node, Upstream},
     vars::Var,
 };
@@ -131,7 +131,14 @@ impl Ctx {
 
     /// Finds the route for this request and binds the request to it; false where none matches.
     pub fn find_route(&mut self) -> bool {
-        let Some(found) = self.plan.router.find(self) else { return false };
+        let query = Query {
+            host: self.request.host(),
+            path: self.request.path(),
+            method: &self.request.method,
+            remote: self.client.ip(),
+            vars: &|name| self.var(name),
+        };
+        let Some(found) = self.plan.router.find(&query) else { return false };
         let route = Arc::clone(found.target);
         (self.matched, self.params) = (found.by, found.params);
         self.chain = Arc::clone(&route.chain);
@@ -211,7 +218,7 @@ impl Ctx {
 
     /// Which of the route's hosts matched, as configured; none for a route without hosts.
     pub fn matched_host(&self) -> Option<&str> {
-        self.route.as_ref()?.rule.hosts.get(usize::from(self.matched.host?)).map(|host| &**host)
+        self.route.as_ref()?.rule.hosts.as_ref()?.get(usize::from(self.matched.host?)).map(|host| &**host)
     }
 
     /// The node the request went to last.

@@ -14,7 +14,7 @@ pub use consumers::Consumers;
 use crate::{
     chain::Chain,
     metrics::RouteMetrics,
-    router::{Router, Rule},
+    router::{Router, Rule, Target},
     tls::Certificates,
     upstream::Upstream,
 };
@@ -53,6 +53,16 @@ pub struct Route {
     pub websocket: bool,
     /// Metric handles, made when they are first used.
     pub metrics: RouteMetrics,
+}
+
+impl Target for Route {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn rule(&self) -> &Rule {
+        &self.rule
+    }
 }
 
 /// What is known of a route's service while a request is served.

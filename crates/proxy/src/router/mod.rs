@@ -1,31 +1,76 @@
-//! Which route a request is for.
+//! Which route a request is for: APISIX's three routers on one tree.
+//!
+//! The rule to know: host before path before conditions. The exact host is tried before wildcards, a longer
+//! wildcard before a shorter one, all of them before routes without a host; within each the exact path before
+//! prefixes, the longest first. Only among routes found by the same host and key does priority decide, then the
+//! longer URI, then the id.
 
-use std::{marker::PhantomData, net::IpAddr, sync::Arc};
+mod path;
+mod rule;
+mod tree;
 
+use std::{borrow::Cow, cmp::Reverse, net::IpAddr, sync::Arc};
+
+use http::Method;
+use serde::Deserialize;
 use smallvec::SmallVec;
 
-use crate::ctx::Ctx;
+pub use rule::Rule;
 
-/// Routes, found by host and path.
+use path::{Path, Pattern};
+use tree::{Fit, Tree, Value};
+
+/// `apisix.router.http`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum Kind {
+    #[default]
+    #[serde(rename = "radixtree_host_uri")]
+    HostUri,
+    #[serde(rename = "radixtree_uri")]
+    Uri,
+    #[serde(rename = "radixtree_uri_with_parameter")]
+    UriWithParameter,
+}
+
+/// What a router finds.
+pub trait Target {
+    fn id(&self) -> &str;
+    fn rule(&self) -> &Rule;
+}
+
+/// Targets by host and path. Cloning shares; changing one of many is cheap.
 pub struct Router<T> {
-    kind: PhantomData<T>,
+    kind: Kind,
+    /// By host from its end, without the star; only with [`Kind::HostUri`].
+    hosts: Tree<Tree<Leaf<T>>>,
+    /// Those without a host; with the other kinds all.
+    paths: Tree<Leaf<T>>,
 }
 
 impl<T> Default for Router<T> {
     fn default() -> Self {
-        Self { kind: PhantomData }
+        Self::new(Kind::default())
     }
 }
 
-/// Which requests a route is for.
-#[derive(Debug, Default)]
-pub struct Rule {
-    pub priority: i64,
-    /// URIs as configured.
-    pub paths: Box<[Box<str>]>,
-    /// Hosts as configured, in lower case, the service's where the route has none.
-    pub hosts: Box<[Box<str>]>,
+impl<T> Clone for Router<T> {
+    fn clone(&self) -> Self {
+        Self { kind: self.kind, hosts: self.hosts.clone(), paths: self.paths.clone() }
+    }
 }
+
+/// What of a request decides.
+pub struct Query<'a> {
+    pub host: &'a str,
+    pub path: &'a str,
+    pub method: &'a Method,
+    pub remote: IpAddr,
+    /// Looks up a variable.
+    pub vars: &'a dyn Fn(&str) -> Option<Cow<'a, str>>,
+}
+
+/// Values of the named segments of a URI.
+pub type Params = SmallVec<[(Arc<str>, Box<str>); 2]>;
 
 /// Which of a rule's URIs and hosts matched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,13 +87,136 @@ pub struct Found<'a, T> {
     pub params: Params,
 }
 
-/// Values of the named segments of a route's URI.
-pub type Params = SmallVec<[(Arc<str>, Box<str>); 2]>;
-
 impl<T> Router<T> {
-    /// The route for this request.
-    pub fn find(&self, _ctx: &Ctx) -> Option<Found<'_, T>> {
-        let _: Option<IpAddr> = None;
-        None
+    pub fn new(kind: Kind) -> Self {
+        Self { kind, hosts: Tree::default(), paths: Tree::default() }
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 }
+
+impl<T: Target> Router<T> {
+    /// Adds it under all its hosts and URIs.
+    pub fn insert(&mut self, target: &Arc<T>) {
+        self.edit(target, |leaf, entry| {
+            let order = entry.order();
+            let at = leaf.entries.partition_point(|other| other.order() <= order);
+            leaf.entries.insert(at, entry);
+        });
+    }
+
+    /// Takes out what [`Router::insert`] added.
+    pub fn remove(&mut self, target: &Arc<T>) {
+        self.edit(target, |leaf, entry| {
+            leaf.entries.retain(|other| !(Arc::ptr_eq(&other.target, &entry.target) && other.by == entry.by));
+        });
+    }
+
+    /// The target for a request.
+    pub fn find<'a>(&'a self, query: &Query<'_>) -> Option<Found<'a, T>> {
+        if !self.hosts.is_empty() {
+            let backwards: SmallVec<[u8; 128]> = query.host.bytes().rev().collect();
+            let found = self.hosts.find(&backwards, &mut |paths| self.find_path(paths, query));
+            if found.is_some() {
+                return found;
+            }
+        }
+        self.find_path(&self.paths, query)
+    }
+
+    fn find_path<'a>(&self, paths: &'a Tree<Leaf<T>>, query: &Query<'_>) -> Option<Found<'a, T>> {
+        paths.find(query.path.as_bytes(), &mut |leaf| {
+            leaf.entries.iter().find_map(|entry| entry.matches(query, self.kind))
+        })
+    }
+
+    fn edit(&mut self, target: &Arc<T>, change: impl Fn(&mut Leaf<T>, Entry<T>)) {
+        let rule = target.rule();
+        for (at, path) in (0..).zip(&rule.paths) {
+            let path = Path::read(path, self.kind == Kind::UriWithParameter);
+            let entry = |host| Entry {
+                target: target.clone(),
+                pattern: path.pattern.clone(),
+                by: MatchedBy { path: at, host },
+            };
+            match (&rule.hosts, self.kind) {
+                (Some(hosts), Kind::HostUri) => {
+                    for (at, host) in (0..).zip(&**hosts) {
+                        let (key, fit) = match host.strip_prefix('*') {
+                            Some(suffix) => (suffix, Fit::Prefix),
+                            None => (&**host, Fit::Exact),
+                        };
+                        let backwards: SmallVec<[u8; 128]> = key.bytes().rev().collect();
+                        self.hosts.edit(&backwards, fit, |paths| {
+                            paths.edit(path.key.as_bytes(), path.fit, |leaf| change(leaf, entry(Some(at))));
+                        });
+                    }
+                }
+                _ => self.paths.edit(path.key.as_bytes(), path.fit, |leaf| change(leaf, entry(None))),
+            }
+        }
+    }
+}
+
+/// The targets under one key, first to last.
+struct Leaf<T> {
+    entries: SmallVec<[Entry<T>; 1]>,
+}
+
+struct Entry<T> {
+    target: Arc<T>,
+    pattern: Option<Arc<Pattern>>,
+    by: MatchedBy,
+}
+
+impl<T: Target> Entry<T> {
+    fn order(&self) -> (Reverse<i64>, Reverse<usize>, &str) {
+        let rule = self.target.rule();
+        (Reverse(rule.priority), Reverse(rule.paths[usize::from(self.by.path)].len()), self.target.id())
+    }
+
+    fn matches(&self, query: &Query<'_>, kind: Kind) -> Option<Found<'_, T>> {
+        let rule = self.target.rule();
+        if !rule.admits(query) {
+            return None;
+        }
+        let mut by = self.by;
+        if kind != Kind::HostUri {
+            by.host = rule.host_for(query)?;
+        }
+        let params = match &self.pattern {
+            None => Params::new(),
+            Some(pattern) => pattern.matches(query.path)?,
+        };
+        Some(Found { target: &self.target, by, params })
+    }
+}
+
+impl<T> Clone for Entry<T> {
+    fn clone(&self) -> Self {
+        Self { target: self.target.clone(), pattern: self.pattern.clone(), by: self.by }
+    }
+}
+
+impl<T> Clone for Leaf<T> {
+    fn clone(&self) -> Self {
+        Self { entries: self.entries.clone() }
+    }
+}
+
+impl<T> Default for Leaf<T> {
+    fn default() -> Self {
+        Self { entries: SmallVec::new() }
+    }
+}
+
+impl<T> Value for Leaf<T> {
+    fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests;

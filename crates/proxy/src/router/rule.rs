@@ -1,0 +1,109 @@
+//! Which requests a route is for, beyond host and path.
+
+use std::{net::IpAddr, sync::Arc};
+
+use http::Method;
+use ipnet::IpNet;
+use model::{expr::Expr, resource};
+
+use super::Query;
+
+/// Which requests a route is for.
+#[derive(Debug, Default)]
+pub struct Rule {
+    pub priority: i64,
+    /// URIs as configured.
+    pub paths: Box<[Box<str>]>,
+    /// Hosts as configured, in lower case; the service's where the route has none. None: any host.
+    pub hosts: Option<Arc<[Box<str>]>>,
+    /// A bit for each method; zero: any.
+    methods: u16,
+    conditions: Option<Box<Conditions>>,
+}
+
+/// What few routes have.
+#[derive(Debug)]
+struct Conditions {
+    /// Empty: any.
+    remote: Box<[IpNet]>,
+    vars: Option<Expr>,
+}
+
+impl Rule {
+    /// Reads the matching part of a route. `of_service` are the hosts of its service.
+    pub fn read(route: &resource::Route, of_service: Option<&Arc<[Box<str>]>>) -> Result<Self, String> {
+        if route.filter_func.is_some() {
+            return Err("filter_func is Lua, which this gateway does not run; say it with vars".to_owned());
+        }
+        let paths: Box<[Box<str>]> = route.uris().map(Into::into).collect();
+        if paths.is_empty() {
+            return Err("neither uri nor uris".to_owned());
+        }
+        let own: Vec<Box<str>> = route.hosts().map(|host| host.to_ascii_lowercase().into()).collect();
+        let hosts = if own.is_empty() { of_service.cloned() } else { Some(own.into()) };
+        let methods =
+            route.methods.iter().try_fold(0, |all, method| Ok::<_, String>(all | method_named(method)?))?;
+        let remote = route.remote_addrs().map(network).collect::<Result<Box<_>, _>>()?;
+        let vars = route.vars.as_ref().map(Expr::compile).transpose();
+        let vars = vars.map_err(|e| format!("failed to validate the 'vars' expression: {e}"))?;
+        let conditions =
+            (vars.is_some() || !remote.is_empty()).then(|| Box::new(Conditions { remote, vars }));
+        Ok(Self { priority: route.priority, paths, hosts, methods, conditions })
+    }
+
+    /// Whether method, address and variables fit.
+    pub(super) fn admits(&self, query: &Query<'_>) -> bool {
+        (self.methods == 0 || self.methods & bit(query.method) != 0)
+            && self.conditions.as_ref().is_none_or(|conditions| conditions.hold(query))
+    }
+
+    /// Which of the hosts fits: 0 where the rule has none.
+    pub(super) fn host_for(&self, query: &Query<'_>) -> Option<Option<u16>> {
+        let Some(hosts) = &self.hosts else { return Some(None) };
+        let fits = |host: &str| match host.strip_prefix('*') {
+            Some(suffix) => query.host.ends_with(suffix),
+            // A host with a port is compared with what the client wrote.
+            None if host.contains(':') => (query.vars)("http_host").is_some_and(|written| written == host),
+            None => query.host == host,
+        };
+        let at = hosts.iter().position(|host| fits(host))?;
+        Some(u16::try_from(at).ok())
+    }
+}
+
+impl Conditions {
+    fn hold(&self, query: &Query<'_>) -> bool {
+        (self.remote.is_empty() || self.remote.iter().any(|network| network.contains(&query.remote)))
+            && self.vars.as_ref().is_none_or(|vars| vars.eval(query.vars))
+    }
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    text.parse::<IpNet>()
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .map_err(|_| format!("invalid ip address: {text}"))
+}
+
+fn method_named(name: &str) -> Result<u16, String> {
+    match name.parse::<Method>().as_ref().map(bit) {
+        Ok(bit) if bit != 0 => Ok(bit),
+        _ => Err(format!("unknown method {name}")),
+    }
+}
+
+/// Zero for methods that no route can name.
+fn bit(method: &Method) -> u16 {
+    match *method {
+        Method::GET => 1,
+        Method::POST => 1 << 1,
+        Method::PUT => 1 << 2,
+        Method::DELETE => 1 << 3,
+        Method::PATCH => 1 << 4,
+        Method::HEAD => 1 << 5,
+        Method::OPTIONS => 1 << 6,
+        Method::CONNECT => 1 << 7,
+        Method::TRACE => 1 << 8,
+        _ if method.as_str() == "PURGE" => 1 << 9,
+        _ => 0,
+    }
+}
