@@ -15,7 +15,7 @@ use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
-pub use checker::{Checker, plugin_schema};
+pub use checker::{Checker, Place, plugin_schema};
 pub use extra::extra_checks;
 pub use validator::Validator;
 pub(crate) use validator::is_reference;
@@ -32,6 +32,11 @@ pub fn of(kind: Kind) -> &'static Value {
 /// The schema of a secret by the name of its manager: `vault`, `aws`, `gcp`.
 pub fn secret_manager(name: &str) -> Option<&'static Value> {
     secret_managers::ALL.iter().find(|(known, _)| *known == name).map(|(_, schema)| schema)
+}
+
+/// An address or a network: APISIX's `ip_def`, for plugins.
+pub fn ip() -> Value {
+    common::ip()
 }
 
 fn written(kind: Kind) -> Value {

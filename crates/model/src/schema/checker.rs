@@ -24,10 +24,14 @@ struct Plugin {
     metadata: Option<Validator>,
 }
 
-/// Whose plugins are looked at.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+/// Where a plugin's configuration stands: each place has its schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// On a consumer or a credential.
     Consumer,
+    /// In plugin metadata.
+    Metadata,
+    /// On a route and everything else that has plugins.
     Elsewhere,
 }
 
@@ -80,23 +84,21 @@ impl Checker {
     pub fn check(&self, kind: Kind, conf: &Value) -> Result<(), String> {
         extra::before_schema(kind, conf)?;
         self.schema(kind, conf)?.check(conf).map_err(|error| format!("invalid configuration: {error}"))?;
-        self.rest(kind, conf)
+        for (name, plugin) in conf.get("plugins").and_then(Value::as_object).into_iter().flatten() {
+            // A plugin is built from what it will be built from: its configuration with its defaults.
+            self.plugin(kind, name, &mut plugin.clone())?;
+        }
+        extra::extra_checks(kind, conf)
     }
 
     /// Checks a resource and fills in all defaults, those of its plugins too.
     pub fn fill(&self, kind: Kind, conf: &mut Value) -> Result<(), String> {
         extra::before_schema(kind, conf)?;
         self.schema(kind, conf)?.fill(conf).map_err(|error| format!("invalid configuration: {error}"))?;
-        let place = place_of(kind);
-        if let Some(plugins) = conf.get_mut("plugins").and_then(Value::as_object_mut) {
-            for (name, conf) in plugins {
-                if let Some(plugin) = self.plugins.get(&**name) {
-                    // Whether that is an error, a disabled plugin's for one, is said below.
-                    let _ = plugin.validator(place).fill(conf);
-                }
-            }
+        for (name, plugin) in conf.get_mut("plugins").and_then(Value::as_object_mut).into_iter().flatten() {
+            self.plugin(kind, name, plugin)?;
         }
-        self.rest(kind, conf)
+        extra::extra_checks(kind, conf)
     }
 
     /// Checks against the kind's schema alone, with an error without a prefix.
@@ -104,28 +106,47 @@ impl Checker {
         self.kinds[kind as usize].check(conf)
     }
 
-    /// Checks the configuration of one plugin, as it stands on a route.
-    pub fn check_plugin(&self, name: &str, conf: &Value) -> Result<(), String> {
-        self.plugin(name, conf, Place::Elsewhere)
+    /// Checks a plugin's configuration against its schema and fills in the defaults: what a plugin is built from.
+    /// The error has no prefix.
+    pub fn fill_plugin(&self, name: &str, place: Place, conf: &mut Value) -> Result<(), String> {
+        let plugin = self.plugins.get(name).ok_or_else(|| format!("unknown plugin [{name}]"))?;
+        plugin.validator(place).map_or(Ok(()), |validator| validator.fill(conf))
     }
 
-    fn rest(&self, kind: Kind, conf: &Value) -> Result<(), String> {
-        let plugins = || conf.get("plugins").and_then(Value::as_object).into_iter().flatten();
-        let place = place_of(kind);
-        for (name, conf) in plugins() {
-            self.plugin(name, conf, place).map_err(|error| match place {
-                Place::Consumer => format!("invalid plugins configuration: {error}"),
-                Place::Elsewhere => error,
-            })?;
+    fn plugin(&self, kind: Kind, name: &str, conf: &mut Value) -> Result<(), String> {
+        let on_consumer = matches!(kind, Kind::Consumers | Kind::Credentials);
+        let place = if on_consumer { Place::Consumer } else { Place::Elsewhere };
+        self.used_plugin(name, place, conf).map_err(|error| {
+            if on_consumer { format!("invalid plugins configuration: {error}") } else { error }
+        })?;
+        let identifies = self.plugins.get(name).is_some_and(|plugin| plugin.identity.is_some());
+        if kind == Kind::Credentials && !identifies {
+            return Err("only supports auth type plugins in consumer credential".to_owned());
         }
-        if kind == Kind::Credentials {
-            for (name, _) in plugins() {
-                if self.plugins.get(&**name).is_none_or(|plugin| plugin.identity.is_none()) {
-                    return Err("only supports auth type plugins in consumer credential".to_owned());
-                }
+        Ok(())
+    }
+
+    fn used_plugin(&self, name: &str, place: Place, conf: &mut Value) -> Result<(), String> {
+        if !conf.is_object() && *conf != json!([]) {
+            return Err(format!("invalid plugin conf {conf} for plugin [{name}]"));
+        }
+        let plugin = self.plugins.get(name).ok_or_else(|| format!("unknown plugin [{name}]"))?;
+        let disabled = conf.pointer("/_meta/disable") == Some(&Value::Bool(true));
+        match plugin.check(conf, place) {
+            Err(error) if !disabled => {
+                return Err(format!("failed to check the configuration of plugin {name} err: {error}"));
             }
+            _ => {}
         }
-        extra::extra_checks(kind, conf)
+        if let Some(filter) = conf.pointer("/_meta/filter") {
+            Expr::compile(filter)
+                .map_err(|error| format!("failed to validate the 'vars' expression: {error}"))?;
+        }
+        if conf.pointer("/_meta/pre_function").is_some() {
+            let why = "this gateway does not run Lua";
+            return Err(format!("failed to load _meta.pre_function in plugin {name}: {why}"));
+        }
+        Ok(())
     }
 
     /// The schema that a resource must fit.
@@ -148,29 +169,6 @@ impl Checker {
             _ => Ok(any),
         }
     }
-
-    fn plugin(&self, name: &str, conf: &Value, place: Place) -> Result<(), String> {
-        if !conf.is_object() && *conf != json!([]) {
-            return Err(format!("invalid plugin conf {conf} for plugin [{name}]"));
-        }
-        let plugin = self.plugins.get(name).ok_or_else(|| format!("unknown plugin [{name}]"))?;
-        let disabled = conf.pointer("/_meta/disable") == Some(&Value::Bool(true));
-        match plugin.check(conf, place) {
-            Err(error) if !disabled => {
-                return Err(format!("failed to check the configuration of plugin {name} err: {error}"));
-            }
-            _ => {}
-        }
-        if let Some(filter) = conf.pointer("/_meta/filter") {
-            Expr::compile(filter)
-                .map_err(|error| format!("failed to validate the 'vars' expression: {error}"))?;
-        }
-        if conf.pointer("/_meta/pre_function").is_some() {
-            let why = "this gateway does not run Lua";
-            return Err(format!("failed to load _meta.pre_function in plugin {name}: {why}"));
-        }
-        Ok(())
-    }
 }
 
 impl Plugin {
@@ -186,25 +184,19 @@ impl Plugin {
     }
 
     /// A plugin that does not tell consumers apart is on a consumer what it is elsewhere.
-    fn validator(&self, place: Place) -> &Validator {
+    fn validator(&self, place: Place) -> Option<&Validator> {
         match (place, &self.identity) {
-            (Place::Consumer, Some(identity)) => identity,
-            _ => &self.conf,
+            (Place::Metadata, _) => self.metadata.as_ref(),
+            (Place::Consumer, Some(identity)) => Some(identity),
+            (Place::Consumer, None) | (Place::Elsewhere, _) => Some(&self.conf),
         }
     }
 
-    fn check(&self, conf: &Value, place: Place) -> Result<(), String> {
-        self.validator(place).check(conf)?;
+    fn check(&self, conf: &mut Value, place: Place) -> Result<(), String> {
+        self.validator(place).map_or(Ok(()), |validator| validator.fill(conf))?;
         match (place, &self.identity) {
             (Place::Consumer, Some(_)) => Ok(()),
             _ => (self.facts.check)(conf),
         }
-    }
-}
-
-fn place_of(kind: Kind) -> Place {
-    match kind {
-        Kind::Consumers | Kind::Credentials => Place::Consumer,
-        _ => Place::Elsewhere,
     }
 }

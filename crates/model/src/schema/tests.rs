@@ -31,7 +31,11 @@ const PLUGINS: [PluginFacts; 2] = [
         consumer_schema: None,
         metadata_schema: Some(|| json!({"properties": {"log_format": {"type": "object"}}})),
         secrets: &[],
-        check: |conf| if conf["count"] == 13 { Err("13 is unlucky".to_owned()) } else { Ok(()) },
+        check: |conf| match (&conf["count"], &conf["policy"]) {
+            (_, Value::Null) => Err("built without its defaults".to_owned()),
+            (count, _) if *count == 13 => Err("13 is unlucky".to_owned()),
+            _ => Ok(()),
+        },
     },
 ];
 
@@ -328,6 +332,27 @@ fn defaults_of_resource_and_plugins_are_filled_in() {
     let mut nodes = json!({"nodes": [{"host": "a", "weight": 1}]});
     checker().fill(Kind::Upstreams, &mut nodes).unwrap();
     assert_eq!(nodes["nodes"][0]["priority"], 0);
+}
+
+#[test]
+fn what_a_plugin_is_built_from_has_its_defaults() {
+    let checker = checker();
+    let mut conf = json!({"count": 1});
+    assert_eq!(checker.fill_plugin("limit-count", Place::Elsewhere, &mut conf), Ok(()));
+    assert_eq!(conf["policy"], "local");
+    assert_eq!(
+        checker.fill_plugin("limit-count", Place::Consumer, &mut json!({})).unwrap_err(),
+        "property \"count\" is required"
+    );
+    assert_eq!(
+        checker.fill_plugin("key-auth", Place::Consumer, &mut json!({})).unwrap_err(),
+        "property \"key\" is required"
+    );
+    assert_eq!(checker.fill_plugin("key-auth", Place::Metadata, &mut json!({})), Ok(()));
+    assert_eq!(
+        checker.fill_plugin("nope", Place::Elsewhere, &mut json!({})).unwrap_err(),
+        "unknown plugin [nope]"
+    );
 }
 
 #[test]
