@@ -1,0 +1,4 @@
+//! What several plugins need.
+
+pub mod query;
+pub mod substitution;
