@@ -13,7 +13,10 @@ use std::{
 
 use futures_util::stream::{self, BoxStream, StreamExt};
 use rand::seq::SliceRandom;
-use tonic::{Code, ConnectError, Request, Response, Status, metadata::MetadataValue, transport::Channel};
+use tonic::{
+    Code, ConnectError, Request, Response, Status, client::GrpcService as Service, metadata::MetadataValue,
+    transport::Channel,
+};
 
 use super::{
     connect::{self, Config, chain},
@@ -118,6 +121,18 @@ impl Client {
             })
             .await?;
         Ok(responses.boxed())
+    }
+
+    /// A plain HTTP request to the host that answered last, over the same connection. Tried once.
+    pub async fn http(
+        &self,
+        request: http::Request<tonic::body::Body>,
+    ) -> Result<http::Response<tonic::body::Body>, String> {
+        let mut channel = self.0.hosts[self.0.current.load(Ordering::Relaxed)].channel.clone();
+        std::future::poll_fn(|context| Service::poll_ready(&mut channel, context))
+            .await
+            .map_err(|error| chain(&error))?;
+        channel.call(request).await.map_err(|error| chain(&error))
     }
 
     /// What a status means to the user of a store.
@@ -252,5 +267,5 @@ fn surely_not_done(status: &Status) -> bool {
         std::iter::successors(Some(status as &(dyn std::error::Error + 'static)), |error| error.source());
     token_refused(status)
         || status.message().contains("etcdserver: no leader")
-        || causes.into_iter().any(|error| error.is::<ConnectError>())
+        || causes.into_iter().any(<dyn std::error::Error>::is::<ConnectError>)
 }

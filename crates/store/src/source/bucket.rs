@@ -17,7 +17,8 @@ use crate::{
 /// Which backup.
 #[derive(Clone, Debug)]
 pub struct Config {
-    pub buckets: Buckets,
+    /// Asked in this order until one answers.
+    pub buckets: Vec<Buckets>,
     pub trust: Trust,
     /// How often it is asked; a tenth more or less each time, so that data planes don't ask all at once.
     pub poll_interval: Duration,
@@ -29,10 +30,19 @@ const SLOWEST: Duration = Duration::from_secs(30);
 
 /// Reads one group's backup while it is wanted.
 pub(super) struct Poller {
-    config: Config,
+    places: Vec<Place>,
+    trust: Trust,
+    interval: Duration,
     group: String,
     board: Board,
     wanted: watch::Receiver<bool>,
+    /// The place whose update is on offer.
+    offered: Option<usize>,
+}
+
+/// One back end, and what was read there.
+struct Place {
+    buckets: Buckets,
     known: Known,
     last: Option<Update>,
     /// Why `last` is not the newest there is.
@@ -47,13 +57,26 @@ impl Poller {
         board: Board,
         wanted: watch::Receiver<bool>,
     ) -> Self {
-        let known = Known { sequence, ..Known::default() };
-        Self { config, group: group.to_owned(), board, wanted, known, last: None, flaw: None }
+        let place = |buckets| Place {
+            buckets,
+            known: Known { sequence, ..Known::default() },
+            last: None,
+            flaw: None,
+        };
+        Self {
+            places: config.buckets.into_iter().map(place).collect(),
+            trust: config.trust,
+            interval: config.poll_interval,
+            group: group.to_owned(),
+            board,
+            wanted,
+            offered: None,
+        }
     }
 
     /// Goes on until nobody can want it any more.
     pub async fn run(mut self) {
-        let interval = self.config.poll_interval;
+        let interval = self.interval;
         let mut backoff = Backoff::new(FIRST_RETRY, SLOWEST.max(interval));
         while self.wanted.wait_for(|wanted| *wanted).await.is_ok() {
             let wait = if self.poll().await {
@@ -73,38 +96,66 @@ impl Poller {
         }
     }
 
-    /// Asks once. Says whether there was an answer to be content with.
+    /// Asks once. Says whether anybody answered.
     async fn poll(&mut self) -> bool {
-        let Config { buckets, trust, .. } = &self.config;
-        let read = backup::read_latest(buckets, &self.group, trust, &self.known).await;
-        self.board.asked();
-        match read {
-            Ok(Latest::New(verified)) => {
-                self.known = verified.known();
-                self.flaw.clone_from(&verified.fallen_back);
-                self.offer(update(*verified), true);
-            }
-            Ok(Latest::Renewed { manifest, etag }) => {
-                self.known.etag = etag;
-                self.flaw = None;
-                if let Some(last) = self.last.take() {
-                    self.offer(Update { verified_at: time(&manifest.verified_at), ..last }, false);
+        let mut errors = Vec::new();
+        for (at, place) in self.places.iter_mut().enumerate() {
+            match place.read(&self.group, &self.trust).await {
+                Ok(fresh) => {
+                    self.board.asked();
+                    let afresh = self.offered.replace(at) != Some(at) || fresh == Fresh::New;
+                    match &place.last {
+                        Some(last) if afresh || fresh == Fresh::Renewed => {
+                            self.board.offer(last.clone(), afresh, place.flaw.clone());
+                        }
+                        _ => self.board.confirm(place.flaw.clone()),
+                    }
+                    return true;
                 }
-            }
-            Ok(Latest::NotModified) => self.board.confirm(self.flaw.clone()),
-            Err(error @ ReadError::Nothing { .. }) => self.board.nothing(&error.to_string()),
-            Err(error) => {
-                let refused = !matches!(&error, ReadError::Bucket(error) if error.kind == Kind::TimedOut);
-                self.board.lost(&error.to_string(), refused);
-                return false;
+                Err(error) => errors.push(error),
             }
         }
-        true
+        self.board.asked();
+        let text: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        if errors.iter().all(|error| matches!(error, ReadError::Nothing { .. })) {
+            self.board.nothing(&text.join("; "));
+            return true;
+        }
+        let slow =
+            |error: &ReadError| matches!(error, ReadError::Bucket(error) if error.kind == Kind::TimedOut);
+        self.board.lost(&text.join("; "), !errors.iter().any(slow));
+        false
     }
+}
 
-    fn offer(&mut self, update: Update, afresh: bool) {
-        self.last = Some(update.clone());
-        self.board.offer(update, afresh, self.flaw.clone());
+/// What a read changed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fresh {
+    New,
+    /// Only the time at which it was confirmed.
+    Renewed,
+    Same,
+}
+
+impl Place {
+    async fn read(&mut self, group: &str, trust: &Trust) -> Result<Fresh, ReadError> {
+        match backup::read_latest(&self.buckets, group, trust, &self.known).await? {
+            Latest::New(verified) => {
+                self.known = verified.known();
+                self.flaw.clone_from(&verified.fallen_back);
+                self.last = Some(update(*verified));
+                Ok(Fresh::New)
+            }
+            Latest::Renewed { manifest, etag } => {
+                self.known.etag = etag;
+                self.flaw = None;
+                if let Some(last) = &mut self.last {
+                    last.verified_at = time(&manifest.verified_at);
+                }
+                Ok(Fresh::Renewed)
+            }
+            Latest::NotModified => Ok(Fresh::Same),
+        }
     }
 }
 

@@ -93,7 +93,9 @@ impl Folder {
                 tracing::warn!(error = %current, "the last good snapshot is damaged, the one before it is taken");
                 Ok(Some(update))
             }
-            Err(previous) if [&current, &previous].iter().all(|e| e.kind() == io::ErrorKind::NotFound) => Ok(None),
+            Err(previous) if [&current, &previous].iter().all(|e| e.kind() == io::ErrorKind::NotFound) => {
+                Ok(None)
+            }
             Err(_) => Err(current.to_string()),
         }
     }
@@ -150,7 +152,8 @@ impl Folder {
     /// Writes a file under a name of its own, calls `before`, and gives it its name.
     fn put(&self, name: &str, bytes: &[u8], before: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let unfinished = self.dir.join(format!("{name}.{}.new", std::process::id()));
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         before()?;

@@ -11,6 +11,7 @@ pub mod facts;
 pub mod failover;
 pub mod file;
 pub mod guard;
+mod heartbeat;
 mod keeper;
 mod notice;
 mod run;

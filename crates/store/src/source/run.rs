@@ -160,7 +160,8 @@ impl Run {
     }
 
     async fn serve(&mut self, origin: Origin) {
-        let update = self.sources.iter().find(|source| source.origin == origin).and_then(|it| it.update.clone());
+        let update =
+            self.sources.iter().find(|source| source.origin == origin).and_then(|it| it.update.clone());
         let (Some(mut update), Some(facts)) = (update, self.failover.newest(origin)) else {
             return self.failover.unusable(origin);
         };
@@ -182,7 +183,8 @@ impl Run {
     fn served(&mut self, origin: Origin, update: Arc<Update>) {
         let before = self.failover.in_force().map(|(origin, _)| origin);
         self.failover.served(origin);
-        let (revision, sequence, store_id) = (update.snapshot.revision, update.sequence, &update.snapshot.store_id);
+        let (revision, sequence, store_id) =
+            (update.snapshot.revision, update.sequence, &update.snapshot.store_id);
         match before {
             Some(before) if before == origin => {
                 tracing::debug!(source = %origin, revision, sequence, "applied");
@@ -205,7 +207,11 @@ impl Run {
         let Some((origin, facts)) = self.failover.in_force() else { return };
         if origin != Origin::Disk {
             let verified_at = if self.confirmed(origin) { Some(Utc::now()) } else { facts.verified_at };
-            keeper.keep(disk::Kept { update, highest_sequence: self.failover.highest_sequence(), verified_at });
+            keeper.keep(disk::Kept {
+                update,
+                highest_sequence: self.failover.highest_sequence(),
+                verified_at,
+            });
         }
     }
 
@@ -220,7 +226,9 @@ impl Run {
         let (from, notice) = (source.origin, source.notices.borrow_and_update().clone());
         if notice.error != source.error {
             match &notice.error {
-                Some(error) if notice.state == State::Nothing => tracing::info!(source = %from, %error, "nothing there"),
+                Some(error) if notice.state == State::Nothing => {
+                    tracing::info!(source = %from, %error, "nothing there")
+                }
                 Some(error) => tracing::warn!(source = %from, %error, "trouble"),
                 None => tracing::info!(source = %from, "is heard again"),
             }
@@ -249,7 +257,11 @@ impl Run {
 
     async fn accept(&mut self) -> Result<Held, NothingHeld> {
         let held = self.held.clone().ok_or(NothingHeld)?;
-        tracing::warn!(reason = held.reason, offered = held.offered.revision, "an operator accepts what is held");
+        tracing::warn!(
+            reason = held.reason,
+            offered = held.offered.revision,
+            "an operator accepts what is held"
+        );
         self.failover.hear(Event::Accept, self.now());
         self.settle().await;
         Ok(held)
@@ -274,7 +286,11 @@ impl Run {
         }
         let status = self.shared.status();
         if status.stale && !self.stale {
-            tracing::warn!(age_s = status.age_s, revision = status.revision, "what is served is older than max_age");
+            tracing::warn!(
+                age_s = status.age_s,
+                revision = status.revision,
+                "what is served is older than max_age"
+            );
         }
         self.stale = status.stale;
     }
@@ -292,7 +308,12 @@ impl Run {
         let changed = held.as_ref().map(|held| held.reason) != self.held.as_ref().map(|held| held.reason);
         match &held {
             Some(Held { reason, offered, current, .. }) if changed => {
-                tracing::warn!(reason, ?offered, ?current, "what the source offers is held; `config accept` takes it");
+                tracing::warn!(
+                    reason,
+                    ?offered,
+                    ?current,
+                    "what the source offers is held; `config accept` takes it"
+                );
             }
             None if changed => tracing::info!("nothing is held any more"),
             _ => {}

@@ -198,7 +198,8 @@ impl Shared {
             let status = &mut known.status;
             status.source = Some(origin);
             status.store_id.clone_from(&facts.store_id);
-            (status.revision, status.sequence, status.resources) = (facts.revision, facts.sequence, facts.resources);
+            (status.revision, status.sequence, status.resources) =
+                (facts.revision, facts.sequence, facts.resources);
             status.digest.clone_from(&facts.digest);
         }
     }

@@ -37,8 +37,10 @@ fn folder() -> (tempfile::TempDir, Folder) {
 
 /// The names of what is there.
 fn files(folder: &Folder) -> Vec<String> {
-    let mut names: Vec<String> =
-        fs::read_dir(&folder.dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> = fs::read_dir(&folder.dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }
