@@ -5,6 +5,7 @@
 //! | a port nobody else takes | [`ports::free`] |
 //! | something to proxy to | [`upstream::Upstream`] |
 //! | a network that fails on command | [`proxy::FaultProxy`] |
+//! | packets that vanish | [`firewall::drop_packets`] |
 //! | our binary, one node or several | [`gateway::Gateway`] |
 //! | etcd, S3 with IAM, Ceph | [`servers`] |
 //! | one request, or a connection that is kept | [`http::get`], [`http::Client`] |
@@ -21,6 +22,7 @@
 
 mod background;
 pub mod certs;
+pub mod firewall;
 pub mod gateway;
 pub mod http;
 pub mod load;

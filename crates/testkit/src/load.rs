@@ -5,28 +5,20 @@
 //! only if it said so with its last answer (`Connection: close`); one that is found closed when the next request is
 //! sent is a failure.
 
+mod worker;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request, Uri};
+use http::{HeaderName, HeaderValue};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
-use crate::background::{Task, handle};
-use crate::http::{Client, Options, Response};
+use crate::background::Task;
+use crate::http::{Options, Response};
 use crate::wait::eventually;
-
-/// A request that is not answered within this has failed.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// After a failed connect, so that a dead server is not hammered.
-const BREATH: Duration = Duration::from_millis(20);
-/// Failures kept in full; all are counted.
-const KEPT_FAILURES: usize = 1000;
-const KEPT_BODIES: usize = 100;
+use worker::Worker;
 
 type Check = dyn Fn(&Response) -> Result<(), String> + Send + Sync;
 
@@ -199,171 +191,5 @@ impl fmt::Display for Report {
     }
 }
 
-/// What every connection of a load shares.
-#[derive(Clone)]
-struct Worker {
-    plan: Arc<Plan>,
-    report: Arc<Mutex<Report>>,
-    start: Instant,
-    stopped: watch::Receiver<bool>,
-}
-
-impl Worker {
-    async fn all(mut self) {
-        let mut connections = JoinSet::new();
-        for _ in 0..self.plan.kept {
-            connections.spawn_on(self.clone().kept(), handle());
-        }
-        if self.plan.fresh_per_second > 0 {
-            let mut ticks = tokio::time::interval(Duration::from_secs(1) / self.plan.fresh_per_second);
-            while !self.is_stopped() {
-                tokio::select! {
-                    _ = ticks.tick() => {
-                        connections.spawn_on(self.clone().fresh(), handle());
-                    }
-                    _ = self.stopped.changed() => {}
-                }
-                while connections.try_join_next().is_some() {}
-            }
-        }
-        connections.join_all().await;
-    }
-
-    fn is_stopped(&self) -> bool {
-        *self.stopped.borrow() || self.stopped.has_changed().is_err()
-    }
-
-    async fn fresh(self) {
-        if let Some(mut client) = self.connect().await {
-            self.ask(&mut client, false).await;
-        }
-    }
-
-    async fn kept(mut self) {
-        let mut client = None;
-        let mut used = false;
-        while !self.is_stopped() {
-            let Some(open) = client.as_mut() else {
-                client = self.connect().await;
-                used = false;
-                continue;
-            };
-            if !self.ask(open, used).await {
-                client = None;
-            }
-            used = true;
-            tokio::select! {
-                () = tokio::time::sleep(self.plan.pause) => {}
-                _ = self.stopped.changed() => {}
-            }
-        }
-    }
-
-    async fn connect(&self) -> Option<Client> {
-        let connected =
-            tokio::time::timeout(PATIENCE, Client::connect_with(&self.plan.url, &self.plan.options));
-        match connected.await.context("connecting timed out").flatten() {
-            Ok(client) => {
-                self.report.lock().unwrap().connections += 1;
-                Some(client)
-            }
-            Err(error) => {
-                self.record(Err(format!("connect: {error:#}")), false, Duration::ZERO);
-                tokio::time::sleep(BREATH).await;
-                None
-            }
-        }
-    }
-
-    /// One request; false if the connection can't be used again.
-    async fn ask(&self, client: &mut Client, kept: bool) -> bool {
-        let start = Instant::now();
-        let answer =
-            tokio::time::timeout(PATIENCE, self.exchange(client)).await.context("no answer").flatten();
-        let took = start.elapsed();
-        match answer {
-            Err(error) => {
-                self.record(Err(format!("{error:#}")), kept, took);
-                false
-            }
-            Ok(response) => {
-                let close = response.header("connection").eq_ignore_ascii_case("close");
-                let verdict = (self.plan.check)(&response).map(|()| response);
-                self.record(verdict, kept, took);
-                !close
-            }
-        }
-    }
-
-    async fn exchange(&self, client: &mut Client) -> Result<Response> {
-        let path = self.plan.url.parse::<Uri>()?.path_and_query().map_or("/".to_owned(), ToString::to_string);
-        let mut request = Request::get(path).body(Bytes::new())?;
-        request.headers_mut().extend(self.plan.headers.iter().cloned());
-        Response::collect(client.send_raw(request).await?).await
-    }
-
-    fn record(&self, outcome: Result<Response, String>, kept: bool, took: Duration) {
-        let mut report = self.report.lock().unwrap();
-        report.requests += 1;
-        report.slowest = report.slowest.max(took);
-        match outcome {
-            Ok(response) => {
-                let shown = &response.body[..response.body.len().min(200)];
-                let body = String::from_utf8_lossy(shown).into_owned();
-                if report.bodies.len() < KEPT_BODIES || report.bodies.contains_key(&body) {
-                    *report.bodies.entry(body).or_default() += 1;
-                }
-            }
-            Err(what) => {
-                report.failed += 1;
-                if report.failures.len() < KEPT_FAILURES {
-                    report.failures.push(Failure { at: self.start.elapsed(), kept, what });
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::proxy::FaultProxy;
-    use crate::upstream::{Behaviour, Upstream};
-
-    #[tokio::test]
-    async fn counts_a_clean_run() {
-        let upstream = Upstream::start();
-        let load = Plan::new(upstream.url("/ip")).kept(2).pause(Duration::ZERO).start();
-        load.more(500).await;
-        let report = load.stop().await;
-        report.assert_clean(500);
-        assert_eq!(report.bodies.values().sum::<u64>(), report.requests);
-        assert_eq!(upstream.requests(), report.requests);
-    }
-
-    #[tokio::test]
-    async fn notices_a_wrong_answer_a_reset_and_a_refused_connection() {
-        let upstream = Upstream::start();
-        let proxy = FaultProxy::start(upstream.address());
-        let load = Plan::new(proxy.url("/ip")).kept(1).start();
-        load.more(20).await;
-        assert_eq!(load.failed(), 0);
-
-        upstream.behave(Behaviour::Status(503));
-        load.more(5).await;
-        upstream.behave(Behaviour::Answer);
-        let wrong = load.failed();
-        assert!(wrong > 0);
-
-        proxy.reset();
-        load.more(20).await;
-        let reset = load.failed();
-        assert!(reset > wrong, "a kept connection that was reset is noticed");
-
-        proxy.kill();
-        load.more(20).await;
-        let report = load.stop().await;
-        assert!(report.failures.iter().any(|failure| failure.what.contains("no connection")), "{report}");
-        assert!(report.failures.iter().any(|failure| failure.kept), "{report}");
-    }
-}
+mod tests;

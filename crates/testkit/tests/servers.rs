@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use http::Method;
 use testkit::http::get;
 use testkit::servers::moto::allow;
-use testkit::servers::{Ceph, Etcd, Moto, S3};
+use testkit::servers::{Ceph, Etcd, Moto, S3, aws};
 use testkit::wait::eventually;
 
 #[tokio::test]
@@ -43,6 +43,14 @@ async fn moto_enforces_keys_and_policies() {
     refused(reader.get("resource", "default").await.map(|_| ()));
     refused(S3 { secret_key: "wrong".into(), ..root.clone() }.put("config", "x", "y").await);
     refused(S3 { access_key: "unknown".into(), ..root }.put("config", "x", "y").await);
+}
+
+#[tokio::test]
+async fn the_aws_cli_reads_from_moto() {
+    let moto = Moto::start(&["resource"]).await;
+    let client = moto.client("root");
+    client.put("resource", "default", "{}").await.unwrap();
+    assert_eq!(aws(&client, &["s3", "cp", "s3://resource/default", "-"]), "{}");
 }
 
 #[tokio::test]
