@@ -10,6 +10,7 @@ mod damage;
 mod faulty;
 mod format;
 mod racing;
+mod servers;
 mod signed;
 
 /// Two buckets in memory, and the objects in them.

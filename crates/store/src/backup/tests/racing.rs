@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::bucket::{Config, Local};
 
-async fn race(buckets: &Buckets, writers: u64, rounds: u64) -> Vec<Manifest> {
+pub async fn race(buckets: &Buckets, writers: u64, rounds: u64) -> Vec<Manifest> {
     let mut tasks = tokio::task::JoinSet::new();
     for writer in 0..writers {
         let buckets = buckets.clone();
