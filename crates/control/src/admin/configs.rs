@@ -6,7 +6,6 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{MutexGuard, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use http::{HeaderMap, StatusCode, header::ACCEPT};
@@ -16,6 +15,7 @@ use store::{Commit, Expect, Write};
 
 use super::{
     answer::{Answer, Outcome},
+    conf::now,
     group::{Group, put as write},
     place::id_text,
     rules::Rules,
@@ -78,9 +78,7 @@ pub async fn put(group: &Group, rules: &Rules, headers: &HeaderMap, body: &[u8])
         })
         .await
         .map(|answer| {
-            let modified =
-                SystemTime::now().duration_since(UNIX_EPOCH).map(|now| now.as_secs()).unwrap_or_default();
-            *group.remembered() = Whole { digest: Some(digest.to_owned()), modified, versions };
+            *group.remembered() = Whole { digest: Some(digest.to_owned()), modified: now(), versions };
             group.remembered().tell(answer)
         })
 }

@@ -6,6 +6,7 @@
 mod answer;
 mod auth;
 mod call;
+mod conf;
 mod configs;
 mod frozen;
 mod group;
@@ -34,7 +35,7 @@ use axum::{
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use ipnet::IpNet;
-use model::PluginFacts;
+use model::{PluginFacts, secrets::Keyring};
 use store::Store;
 
 use answer::{Answer, Outcome};
@@ -43,8 +44,6 @@ use group::Group;
 use place::Place;
 use resource::Handler;
 use rules::Rules;
-
-pub use rules::Keyring;
 
 pub use auth::{AdminKey, Role};
 pub use call::MAX_BODY;

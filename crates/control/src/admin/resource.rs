@@ -3,16 +3,15 @@
 //! The rule to know: a write is kept as the client gave it (defaults are the reader's business), with its secrets
 //! encrypted, its id and times set; and it is committed only if all it was checked against still holds.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use http::{Method, StatusCode};
 use model::{Key, Kind, Resource};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use store::{Commit, Expect, Write};
 
 use super::{
     answer::{Answer, Outcome},
     call::Args,
+    conf::{self, Conf, now},
     group::{Group, put},
     list, patch,
     place::{Place, id_text},
@@ -20,8 +19,6 @@ use super::{
     rules::Rules,
     unique,
 };
-
-type Conf = Map<String, Value>;
 
 /// A request for a resource, taken apart.
 pub struct Handler<'a> {
@@ -71,9 +68,9 @@ impl Handler<'_> {
     }
 
     async fn put(&self, body: Option<Value>) -> Outcome {
-        let mut conf = configuration(body)?;
+        let mut conf = conf::configuration(body)?;
         self.settle_id(&mut conf)?;
-        forbid_times(&conf)?;
+        conf::forbid_times(&conf)?;
         let conf = Value::Object(conf);
         self.check(&conf)?;
         let key = self.place.key(&self.id_of(&conf)?);
@@ -81,12 +78,12 @@ impl Handler<'_> {
     }
 
     async fn post(&self, body: Option<Value>) -> Outcome {
-        let mut conf = configuration(body)?;
+        let mut conf = conf::configuration(body)?;
         if self.place.id.is_some() || conf.contains_key("id") {
             return Err(Answer::bad(format!("wrong {} id, do not need it", self.place.kind.singular())));
         }
-        forbid_times(&conf)?;
-        let id = new_id();
+        conf::forbid_times(&conf)?;
+        let id = conf::new_id();
         conf.insert("id".to_owned(), Value::String(id.clone()));
         let conf = Value::Object(conf);
         self.check(&conf)?;
@@ -112,7 +109,7 @@ impl Handler<'_> {
                 let mut conf = conf.clone();
                 self.rules.conceal(key.kind, &mut conf);
                 if key.kind != Kind::PluginMetadata {
-                    stamp(&mut conf, old.as_deref());
+                    conf::stamp(&mut conf, old.as_deref());
                 }
                 let status = if old.is_some() { StatusCode::OK } else { StatusCode::CREATED };
                 Ok((commit(key, &conf, ttl, expect), Answer::json(status, written(key, conf))))
@@ -264,67 +261,6 @@ fn looks_through_a_kind(kind: Kind, conf: &Value) -> bool {
         Kind::Consumers | Kind::Credentials => !unique::auth_keys(conf).is_empty(),
         _ => false,
     }
-}
-
-fn configuration(body: Option<Value>) -> Result<Conf, Answer> {
-    match body {
-        None => Err(Answer::bad("missing configurations")),
-        Some(Value::Object(conf)) => Ok(conf),
-        Some(other) => {
-            let got = lua_type(&other);
-            Err(Answer::bad(format!("invalid configuration: wrong type: expected object, got {got}")))
-        }
-    }
-}
-
-/// What APISIX's schema checker calls the type of a value.
-fn lua_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "userdata",
-        Value::Bool(_) => "boolean",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) | Value::Object(_) => "table",
-    }
-}
-
-/// Times are ours to set.
-fn forbid_times(conf: &Conf) -> Result<(), Answer> {
-    let places =
-        [(Some(conf), ""), (object(conf, "upstream"), "upstream."), (object(conf, "plugins"), "plugins.")];
-    for (fields, prefix) in places {
-        let given = |name: &&str| fields.is_some_and(|fields| fields.contains_key(*name));
-        if let Some(name) = ["create_time", "update_time"].into_iter().find(|name| given(name)) {
-            return Err(Answer::bad(format!("the property is forbidden:  {prefix}{name}")));
-        }
-    }
-    Ok(())
-}
-
-fn object<'a>(conf: &'a Conf, field: &str) -> Option<&'a Conf> {
-    conf.get(field).and_then(Value::as_object)
-}
-
-/// Sets the times; what is replaced keeps when it was created.
-fn stamp(conf: &mut Value, old: Option<&Resource>) {
-    #[derive(serde::Deserialize)]
-    struct Created {
-        create_time: Option<Value>,
-    }
-    let created = old.and_then(|old| old.read::<Created>().ok()?.create_time);
-    conf["create_time"] = created.unwrap_or_else(|| json!(now()));
-    conf["update_time"] = json!(now());
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_secs()).unwrap_or_default()
-}
-
-/// An id for POST: twenty digits as in APISIX, later ones greater.
-fn new_id() -> String {
-    let micros =
-        SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_micros()).unwrap_or_default();
-    format!("{micros:016}{:04}", rand::random_range(0..10_000))
 }
 
 fn state_of(resource: Option<&Resource>) -> Expect {

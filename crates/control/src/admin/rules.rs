@@ -1,54 +1,68 @@
 //! What the model and the plugins know of a resource, as the handlers need it.
+//!
+//! The rule to know: a resource is checked in plain text, kept with its secrets concealed, and revealed to be read
+//! or changed.
 
 use std::sync::Arc;
 
-use model::{Kind, PluginFacts};
+use model::{
+    Kind, PluginFacts,
+    schema::{self, Checker},
+    secrets::Keyring,
+};
 use serde_json::Value;
 
 use super::ssl;
 
-/// TEMPORARY seam.
-#[derive(Default)]
-pub struct Keyring;
-
-impl Keyring {
-    pub fn new(_: &[String]) -> Result<Self, String> {
-        Ok(Self)
-    }
-}
-
-/// Checks and encrypts resources.
+/// Checks, describes, encrypts and decrypts resources.
 pub struct Rules {
     pub plugins: &'static [PluginFacts],
-    _keyring: Arc<Keyring>,
+    checker: Checker,
+    keyring: Arc<Keyring>,
 }
 
 impl Rules {
     pub fn new(plugins: &'static [PluginFacts], keyring: Arc<Keyring>) -> Result<Self, String> {
-        Ok(Self { plugins, _keyring: keyring })
+        Ok(Self { plugins, checker: Checker::new(plugins)?, keyring })
     }
 
+    /// Everything that can be told of a resource without knowing others. The error is APISIX's whole text.
     pub fn check(&self, kind: Kind, conf: &Value) -> Result<(), String> {
+        self.checker.check(kind, conf)?;
         match kind {
-            Kind::Ssls => ssl::check(conf),
+            Kind::Ssls => {
+                let mut plain = conf.clone();
+                self.reveal(kind, &mut plain);
+                ssl::check(&plain)
+            }
             Kind::Upstreams => ssl::check_upstream(conf),
             _ => conf.get("upstream").map_or(Ok(()), ssl::check_upstream),
         }
     }
 
-    pub fn check_schema(&self, _kind: Kind, _conf: &Value) -> Result<(), String> {
-        Ok(())
+    /// Against the schema of the kind alone.
+    pub fn check_schema(&self, kind: Kind, conf: &Value) -> Result<(), String> {
+        self.checker.check_schema(kind, conf)
     }
 
-    pub fn schema(&self, _kind: Kind) -> &'static Value {
-        &Value::Null
+    pub fn schema(&self, kind: Kind) -> &'static Value {
+        schema::of(kind)
     }
 
     pub fn plugin_schema(&self, facts: &PluginFacts) -> Value {
-        (facts.schema)()
+        schema::plugin_schema(facts)
     }
 
-    pub fn conceal(&self, _kind: Kind, _conf: &mut Value) {}
+    /// Encrypts what must not be read in the store.
+    pub fn conceal(&self, kind: Kind, conf: &mut Value) {
+        self.keyring.encrypt_resource(kind, conf, self.plugins);
+    }
 
-    pub fn reveal(&self, _kind: Kind, _conf: &mut Value) {}
+    /// Decrypts it; what can't be decrypted stays as it is.
+    pub fn reveal(&self, kind: Kind, conf: &mut Value) {
+        let lost = self.keyring.decrypt_resource(kind, conf, self.plugins);
+        if lost > 0 {
+            tracing::warn!(%kind, fields = lost, "secret fields are encrypted under a key that is not in the keyring");
+        }
+    }
 }

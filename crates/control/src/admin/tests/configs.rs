@@ -69,7 +69,7 @@ async fn a_whole_configuration_is_replaced_at_once() {
     };
     let route = |id: &str| json!({ "id": id, "uri": "/", "upstream": upstream() });
     api.script(&[
-        ("PUT /routes/old", json!({ "uri": "/old" }), 201, Value::Null),
+        ("PUT /routes/old", json!({ "uri": "/old", "plugins": {} }), 201, Value::Null),
         ("PUT /services/s", json!({}), 201, Value::Null),
         ("PUT /configs", json!({}), 400, error("missing digest header")),
     ])

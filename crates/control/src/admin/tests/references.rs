@@ -17,7 +17,7 @@ async fn nothing_points_at_what_is_not_there() {
         .script(&[
             ("PUT /routes/1", json!({ "uri": "/", "service_id": "99" }), 400, gone("service info by service id [99]")),
             ("PUT /routes/1", json!({ "uri": "/", "upstream_id": 99 }), 400, gone("upstream info by upstream id [99]")),
-            ("PUT /routes/1", json!({ "uri": "/", "plugin_config_id": "x" }), 400, gone("plugin config info by plugin config id [x]")),
+            ("PUT /routes/1", json!({ "uri": "/", "plugins": {}, "plugin_config_id": "x" }), 400, gone("plugin config info by plugin config id [x]")),
             ("PUT /services/1", json!({ "upstream_id": "9" }), 400, gone("upstream info by upstream id [9]")),
             ("PUT /stream_routes/1", json!({ "service_id": "9" }), 400, gone("service info by service id [9]")),
             ("PUT /consumers", json!({ "username": "a", "group_id": "g" }), 400, gone("consumer group info by consumer group id [g]")),
@@ -79,7 +79,7 @@ async fn services_groups_configs_and_protos_stay_while_used() {
             ("PUT /routes/1", json!({ "uri": "/", "service_id": 1 }), 201, none()),
             ("DELETE /services/1", none(), 400, in_use("service directly, route [1]")),
             ("PUT /plugin_configs/p", plugins.clone(), 201, none()),
-            ("PUT /routes/1", json!({ "uri": "/", "plugin_config_id": "p" }), 200, none()),
+            ("PUT /routes/1", json!({ "uri": "/", "plugins": {}, "plugin_config_id": "p" }), 200, none()),
             ("DELETE /plugin_configs/p", none(), 400, in_use("plugin config, route [1]")),
             ("PUT /consumer_groups/g", plugins, 201, none()),
             ("PUT /consumers", json!({ "username": "jack", "group_id": "g" }), 201, none()),

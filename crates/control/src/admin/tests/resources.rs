@@ -79,7 +79,7 @@ async fn ids_come_from_the_path_or_the_body() {
             ("PUT /routes", with_id(json!(-100)), 400, bad_id.clone()),
             ("PUT /routes/*invalid", json!({ "uri": "/" }), 400, bad_id.clone()),
             ("PUT /routes", json!({ "uri": "/" }), 400, error("missing route id")),
-            ("PUT /routes/a-b-c-ABC_0123", json!({ "uri": "/" }), 201, none()),
+            ("PUT /routes/a-b-c-ABC_0123", json!({ "uri": "/", "plugins": {} }), 201, none()),
             ("PUT /services/a.b", json!({}), 201, none()),
             ("PUT /plugin_configs", json!({ "plugins": {} }), 400, error("missing plugin config id")),
             ("DELETE /routes", none(), 400, error("missing route id")),

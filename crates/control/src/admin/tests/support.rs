@@ -4,13 +4,11 @@ pub use std::sync::Arc;
 
 use axum::{Router, body::Body, extract::ConnectInfo};
 use http::{HeaderMap, Request};
-use model::PluginFacts;
 pub use model::{Key, Kind};
+use model::{PluginFacts, instance::DataEncryption, secrets::Keyring};
 pub use serde_json::{Value, json};
 pub use store::{Store, memory::Memory};
 use tower::ServiceExt;
-
-use crate::admin::Keyring;
 
 pub use crate::admin::{AdminKey, Config, Role, router};
 
@@ -39,11 +37,13 @@ pub struct Api {
 }
 
 pub fn config(store: Arc<dyn Store>) -> Config {
+    let keyring = vec!["qeddd145sfvddff3".to_owned()];
+    let keys = DataEncryption { enable_encrypt_fields: true, keyring, ..DataEncryption::default() };
     Config {
         key_required: false,
         stream: true,
         plugins: PLUGINS,
-        keyring: Arc::new(Keyring::new(&["edd1c9f0985e76a2".to_owned()]).unwrap()),
+        keyring: Arc::new(Keyring::new(&keys).unwrap()),
         ..Config::new(store)
     }
 }
