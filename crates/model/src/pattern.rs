@@ -72,10 +72,10 @@ fn translate(pattern: &str) -> String {
                 copy_named_class(&mut out, &mut chars);
             }
             ('[' | ']' | '&' | '~', Place::First | Place::Negated | Place::Inside) => {
-                out.extend(['\\', char])
+                out.extend(['\\', char]);
             }
             ('-', Place::First | Place::Negated | Place::Inside) if chars.peek() == Some(&'-') => {
-                out.push_str("\\-")
+                out.push_str("\\-");
             }
             _ => out.push(char),
         }

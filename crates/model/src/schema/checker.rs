@@ -38,10 +38,10 @@ pub enum Place {
 /// A plugin's schema as it is served and checked: with `_meta`, which every plugin takes.
 pub fn plugin_schema(facts: &PluginFacts) -> Value {
     let mut schema = (facts.schema)();
-    if let Some(schema) = schema.as_object_mut() {
-        if let Some(properties) = schema.entry("properties").or_insert_with(|| json!({})).as_object_mut() {
-            properties.insert("_meta".to_owned(), meta());
-        }
+    if let Some(schema) = schema.as_object_mut()
+        && let Some(properties) = schema.entry("properties").or_insert_with(|| json!({})).as_object_mut()
+    {
+        properties.insert("_meta".to_owned(), meta());
     }
     schema
 }

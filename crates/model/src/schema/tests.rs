@@ -104,6 +104,7 @@ fn every_schema_compiles_and_takes_an_example() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table")]
 fn refusals_are_apisixs() {
     let pass = "passive";
     for (kind, conf, error) in [

@@ -26,7 +26,7 @@ impl Snapshot {
         for (kind, list) in lists(&file) {
             match serde_json::from_str::<Vec<&RawValue>>(list.get()) {
                 Ok(entries) => {
-                    entries.iter().enumerate().for_each(|(at, raw)| reading.entry(kind, at, raw.get()))
+                    entries.iter().enumerate().for_each(|(at, raw)| reading.entry(kind, at, raw.get()));
                 }
                 // An empty Lua table is written as an object.
                 Err(_) if matches!(&*compact(list.get()), "{}" | "null") => {}
