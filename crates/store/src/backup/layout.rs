@@ -86,6 +86,6 @@ pub fn numbered(entries: Vec<bucket::Entry>) -> Vec<Numbered> {
             Some(Numbered { sequence: digits.parse().ok()?, key: entry.key })
         })
         .collect();
-    found.sort_by(|a, b| b.sequence.cmp(&a.sequence));
+    found.sort_by_key(|entry| std::cmp::Reverse(entry.sequence));
     found
 }

@@ -151,7 +151,7 @@ impl Reading<'_> {
             match self.entry(sequence).await {
                 Ok(verified) => return Some(verified),
                 Err(error) => {
-                    tracing::debug!(sequence, %error, newest = %refusal, "passed over in the history")
+                    tracing::debug!(sequence, %error, newest = %refusal, "passed over in the history");
                 }
             }
         }
@@ -171,10 +171,11 @@ impl Reading<'_> {
     /// Without the right to list, S3 answers "denied" for what is not there, and readers of API7's objects need no more
     /// than the right to get them.
     async fn denied(&self, error: bucket::Error) -> Result<Latest, ReadError> {
-        if self.known.sequence.is_none() && !self.trust.require_signature {
-            if let Ok(latest) = api7::read(self.buckets, self.layout, self.known).await {
-                return Ok(latest);
-            }
+        if self.known.sequence.is_none()
+            && !self.trust.require_signature
+            && let Ok(latest) = api7::read(self.buckets, self.layout, self.known).await
+        {
+            return Ok(latest);
         }
         Err(error.into())
     }
