@@ -157,15 +157,8 @@ impl Api {
     pub async fn txn(&self, request: TxnRequest) -> Result<TxnResponse, Status> {
         for _ in 0..TRIES {
             let snapshot = self.mirror.view().map_err(|error| status(&error))?;
-            let succeeded = request.compare.iter().all(|compare| self.holds(compare, &snapshot));
-            let ops = if succeeded { &request.success } else { &request.failure };
             let mut commit = Commit::default();
-            for compare in &request.compare {
-                if let Some(key) = keyspace::parse(&self.prefix, &compare.key) {
-                    commit.expect.push((key.clone(), observed(&snapshot, &key)));
-                }
-            }
-            let responses = self.perform(ops, &snapshot, &mut commit)?;
+            let (succeeded, responses) = self.decide(&request, &snapshot, &mut commit)?;
             if commit.writes.is_empty() {
                 return Ok(TxnResponse { header: Some(self.header()), succeeded, responses });
             }
@@ -184,6 +177,24 @@ impl Api {
 
     async fn newer_than(&self, revision: u64) {
         self.mirror.reached(revision + 1).await;
+    }
+
+    /// Which branch of a transaction is taken, and what it answers; its writes and what they depend on are gathered
+    /// into `commit`.
+    fn decide(
+        &self,
+        request: &TxnRequest,
+        snapshot: &Snapshot,
+        commit: &mut Commit,
+    ) -> Result<(bool, Vec<ResponseOp>), Status> {
+        let succeeded = request.compare.iter().all(|compare| self.holds(compare, snapshot));
+        for compare in &request.compare {
+            if let Some(key) = keyspace::parse(&self.prefix, &compare.key) {
+                commit.expect.push((key.clone(), observed(snapshot, &key)));
+            }
+        }
+        let ops = if succeeded { &request.success } else { &request.failure };
+        Ok((succeeded, self.perform(ops, snapshot, commit)?))
     }
 
     /// Gathers the writes of `ops` into `commit`, does the instance keys at once, and answers the reads.
@@ -205,8 +216,10 @@ impl Api {
                 Some(Op::RequestDeleteRange(delete)) => {
                     Answer::ResponseDeleteRange(self.perform_delete(delete, snapshot, commit)?)
                 }
-                Some(Op::RequestTxn(_)) => {
-                    return Err(Status::unimplemented("a transaction within a transaction is not supported"));
+                Some(Op::RequestTxn(inner)) => {
+                    let (succeeded, responses) = self.decide(inner, snapshot, commit)?;
+                    let header = Some(self.header_at(snapshot.revision));
+                    Answer::ResponseTxn(TxnResponse { header, succeeded, responses })
                 }
                 None => return Err(Status::invalid_argument("an operation of the transaction is empty")),
             };
