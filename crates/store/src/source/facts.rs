@@ -53,16 +53,20 @@ impl Facts {
 
     /// Whether it replaces `other`, where neither is the authority's. What can't be told is answered with no.
     pub fn newer_than(&self, other: &Self) -> bool {
-        match (self.sequence, other.sequence) {
+        if let (Some(own), Some(others)) = (self.sequence, other.sequence)
+            && own != others
+        {
             // Sequences belong to the group: they count across stores.
-            (Some(own), Some(others)) => own > others && (self.by_hand || !self.is_before(other)),
-            _ if self.is_of_store(other) && !self.by_hand && !other.by_hand => self.revision > other.revision,
-            // Different stores, or an operator's deed, which may go back on purpose: the later word counts.
-            _ => match (self.verified_at, other.verified_at) {
-                (Some(own), Some(others)) => own > others,
-                (None, Some(_)) => false,
-                (_, None) => self.digest != other.digest,
-            },
+            return own > others && (self.by_hand || !self.is_before(other));
+        }
+        if self.is_of_store(other) && !self.by_hand && !other.by_hand {
+            return self.revision > other.revision;
+        }
+        // Different stores, or an operator's deed, which may go back on purpose: the later word counts.
+        match (self.verified_at, other.verified_at) {
+            (Some(own), Some(others)) => own > others,
+            (None, Some(_)) => false,
+            (_, None) => self.digest != other.digest,
         }
     }
 
@@ -81,5 +85,48 @@ impl Facts {
                 (facts.revision, facts.verified_at) = (revision, verified_at);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(store: &str, sequence: Option<u64>, revision: u64, at: i64) -> Facts {
+        Facts {
+            store_id: store.into(),
+            sequence,
+            revision,
+            digest: format!("{store}{revision}").into(),
+            verified_at: DateTime::from_timestamp(at, 0),
+            ..Facts::default()
+        }
+    }
+
+    #[test]
+    fn sequence_then_revision_then_time_tell_which_is_newer() {
+        for (newer, older) in [
+            (facts("a", Some(2), 5, 0), facts("a", Some(1), 5, 9)),
+            (facts("b", Some(2), 1, 0), facts("a", Some(1), 5, 9)),
+            (facts("a", Some(1), 6, 0), facts("a", Some(1), 5, 9)),
+            (facts("a", Some(1), 6, 0), facts("a", None, 5, 9)),
+            (facts("b", Some(1), 1, 9), facts("a", None, 5, 0)),
+        ] {
+            assert!(newer.newer_than(&older) && !older.newer_than(&newer), "{newer:?} {older:?}");
+        }
+        // A backup that went back by itself, and one that can't be compared.
+        let (back, unknown) =
+            (facts("a", Some(3), 4, 9), Facts { verified_at: None, ..facts("", None, 0, 0) });
+        assert!(!back.newer_than(&facts("a", Some(2), 5, 0)));
+        assert!(!unknown.newer_than(&back));
+    }
+
+    #[test]
+    fn only_equal_resources_of_one_store_are_levelled() {
+        let same = |store, revision| Facts { digest: "same".into(), ..facts(store, None, revision, 0) };
+        let (mut a, mut b, mut c) = (same("a", 5), same("a", 7), same("c", 9));
+        a.level_with(&mut b);
+        a.level_with(&mut c);
+        assert_eq!((a.revision, b.revision, c.revision), (7, 7, 9));
     }
 }

@@ -120,6 +120,7 @@ impl Run {
         let update = Arc::new(Update { origin: Origin::Disk, ..(**update).clone() });
         self.failover.resume(Facts::of(&update));
         self.shared.applied(update);
+        self.publish();
     }
 
     async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
@@ -175,6 +176,7 @@ impl Run {
             Ok(()) => self.served(origin, update),
             Err(error) => {
                 tracing::error!(source = %origin, revision = update.snapshot.revision, %error, "can't apply the snapshot");
+                self.shared.not_applied(error);
                 self.failover.unusable(origin);
             }
         }

@@ -30,6 +30,8 @@ pub struct Status {
     pub cp: CpStatus,
     pub bucket: BucketStatus,
     pub held: Option<Held>,
+    /// Why the newest snapshot could not be applied.
+    pub last_error: Option<String>,
     /// A verified configuration is in force, and not one that `on_stale: refuse` forbids.
     pub ready: bool,
     /// Older than `max_age`.
@@ -186,7 +188,12 @@ impl Shared {
     pub fn applied(&self, update: Arc<Update>) {
         let mut known = self.known();
         known.status.applied_at = Some(Utc::now());
+        known.status.last_error = None;
         known.current = Some(update);
+    }
+
+    pub fn not_applied(&self, error: String) {
+        self.known().status.last_error = Some(error);
     }
 
     pub fn published(&self, in_force: Option<(Origin, &Facts)>, confirmed: bool, held: Option<Held>) {
