@@ -27,7 +27,7 @@ use store::{
     backup::{Buckets, Signing},
 };
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Mutex, mpsc, watch},
     task::JoinSet,
 };
 
@@ -98,14 +98,23 @@ impl Exporter {
         let status = Arc::new(status);
         let (offers, offered) = watch::channel(None);
         let (orders, ordered) = mpsc::channel(16);
-        let mut tasks = JoinSet::new();
-        for at in 0..config.backends.len() {
-            let backend = Backend::new(at, &config, store.clone(), prove.clone(), status.clone());
-            tasks.spawn(backend.run(offered.clone()));
+        let (shared, mut tasks) =
+            (Shared { config: Arc::new(config), store, prove, status: status.clone() }, JoinSet::new());
+        for at in 0..shared.config.backends.len() {
+            tasks.spawn(Backend::new(at, shared.clone()).run(offered.clone()));
         }
-        tasks.spawn(Schedule::new(&config, store, offers, status.clone()).run(ordered));
-        Handle { orders, status, asked: Arc::default(), tasks }
+        tasks.spawn(Schedule::new(shared, offers).run(ordered));
+        Handle { orders, status, asked: Arc::default(), tasks: Mutex::new(tasks) }
     }
+}
+
+/// What the tasks of an exporter have in common.
+#[derive(Clone)]
+struct Shared {
+    config: Arc<Config>,
+    store: Arc<dyn Store>,
+    prove: Arc<Prove>,
+    status: Arc<watch::Sender<Status>>,
 }
 
 /// A running exporter. Dropping it stops it where it is.
@@ -114,7 +123,7 @@ pub struct Handle {
     orders: mpsc::Sender<Order>,
     status: Arc<watch::Sender<Status>>,
     asked: Arc<AtomicU64>,
-    tasks: JoinSet<()>,
+    tasks: Mutex<JoinSet<()>>,
 }
 
 /// How long [`Handle::stop`] waits for exports under way.
@@ -157,9 +166,10 @@ impl Handle {
     }
 
     /// Exports changes that are still waiting for quiet, and ends.
-    pub async fn stop(mut self) {
+    pub async fn stop(&self) {
         let _ = self.orders.send(Order::Stop).await;
-        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        let mut tasks = self.tasks.lock().await;
+        let ended = async { while tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(STOPPING, ended).await.is_err() {
             tracing::warn!("an export was still under way and was given up");
         }

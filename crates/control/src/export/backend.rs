@@ -2,32 +2,28 @@
 //!
 //! The rule to know: back ends know nothing of each other. One that is down, slow or held keeps no other waiting.
 
+mod report;
+
 use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use model::{Manifest, Snapshot};
 use store::{
-    Store,
     backup::{self, Buckets, Head, Known, Latest, Publication, PublishError, Trust, Verified},
     bucket::Backoff,
 };
 use tokio::{sync::watch, time::sleep};
 
-use super::{
-    BackendStatus, ByHand, Config, Held, Offer, Prove, Status, compare::differences, guard::total,
-    status::Brief,
-};
+use super::{Config, Held, Offer, Shared, compare::differences, guard::total, status::Brief};
 
 /// So often is a race with another writer run again before waiting.
 const TRIES: usize = 5;
 
 pub(super) struct Backend {
     at: usize,
-    config: Config,
+    shared: Shared,
+    config: Arc<Config>,
     buckets: Buckets,
-    store: Arc<dyn Store>,
-    prove: Arc<Prove>,
-    status: Arc<watch::Sender<Status>>,
     /// What is published, as it was read back.
     published: Option<Verified>,
     /// The highest sequence ever seen here: a bucket that was emptied goes on from it.
@@ -47,22 +43,16 @@ enum Failure {
 /// What came of an offer.
 enum Outcome {
     /// The backup is what was offered.
-    Same(Manifest),
+    Same(Box<Manifest>),
     Held(Held),
     /// There is neither a backup nor anything to back up.
     Nothing,
 }
 
 impl Backend {
-    pub fn new(
-        at: usize,
-        config: &Config,
-        store: Arc<dyn Store>,
-        prove: Arc<Prove>,
-        status: Arc<watch::Sender<Status>>,
-    ) -> Self {
-        let (config, buckets) = (config.clone(), config.backends[at].1.clone());
-        Self { at, config, buckets, store, prove, status, published: None, floor: 0, instance_written: false }
+    pub fn new(at: usize, shared: Shared) -> Self {
+        let (config, buckets) = (shared.config.clone(), shared.config.backends[at].1.clone());
+        Self { at, shared, config, buckets, published: None, floor: 0, instance_written: false }
     }
 
     /// Takes the newest offer, again and again.
@@ -104,7 +94,7 @@ impl Backend {
             };
             if head.manifest.as_ref().is_some_and(behind) {
                 // Another control plane has read the same store later than we have.
-                (offered, at) = (self.store.snapshot().await?, Utc::now());
+                (offered, at) = (self.shared.store.snapshot().await?, Utc::now());
             }
             if head.sequence == 0 && offered.is_empty() && !self.config.guard.allow_empty {
                 return Ok(Outcome::Nothing);
@@ -113,7 +103,7 @@ impl Backend {
                 let signing = self.config.signing.as_deref();
                 let manifest = backup::renew(&self.buckets, &self.config.group, at, signing).await?;
                 if manifest.sequence == head.sequence {
-                    return Ok(Outcome::Same(manifest));
+                    return Ok(Outcome::Same(Box::new(manifest)));
                 }
                 continue;
             }
@@ -121,7 +111,7 @@ impl Backend {
                 return Ok(Outcome::Held(held));
             }
             match self.publish(&head, &offered).await {
-                Ok(manifest) => return Ok(Outcome::Same(manifest)),
+                Ok(manifest) => return Ok(Outcome::Same(Box::new(manifest))),
                 Err(error @ PublishError::Overtaken { .. }) => lost = Some(error),
                 Err(error) => return Err(error.into()),
             }
@@ -177,7 +167,7 @@ impl Backend {
     }
 
     fn guard(&self, head: &Head, offered: &Snapshot) -> Option<Held> {
-        if self.status.borrow().backends[self.at].accepted {
+        if self.shared.status.borrow().backends[self.at].accepted {
             return None;
         }
         let current = head.manifest.as_ref()?;
@@ -192,7 +182,7 @@ impl Backend {
             revision: current.revision,
             resources: total(current),
         };
-        let held = self.status.borrow().backends[self.at].held.clone();
+        let held = self.shared.status.borrow().backends[self.at].held.clone();
         let since = held.filter(|held| held.reason == reason).map_or_else(Utc::now, |held| held.since);
         Some(Held { reason, since, offered, current })
     }
@@ -260,7 +250,7 @@ impl Backend {
     /// Compiles what was read, and compares it with what was written.
     async fn verify(&self, verified: &Verified, written: Option<&Snapshot>) -> bool {
         let (snapshot, instance, prove) =
-            (verified.snapshot.clone(), verified.instance.clone(), self.prove.clone());
+            (verified.snapshot.clone(), verified.instance.clone(), self.shared.prove.clone());
         let proof = tokio::task::spawn_blocking(move || prove(&snapshot, &instance)).await;
         let problem = match proof {
             Err(error) => Some(error.to_string()),
@@ -277,67 +267,5 @@ impl Backend {
         let verified = problem.is_none();
         self.set_verified(problem);
         verified
-    }
-
-    fn found_by_hand(&self, manifest: &Manifest, note: &str) {
-        let Manifest { sequence, writer, created_at: at, .. } = manifest;
-        let (note, writer, at) = (note.to_owned(), writer.clone(), at.clone());
-        tracing::warn!(backend = self.name(), sequence, writer, at, note, "the backup was changed by hand");
-        self.update(|status| {
-            status.by_hand = Some(ByHand { sequence: *sequence, note, writer, at });
-        });
-    }
-
-    fn set_verified(&self, problem: Option<String>) {
-        self.update(|status| {
-            if let Some(problem) = &problem {
-                tracing::warn!(backend = status.name, problem, "the backup is not verified");
-            }
-            status.verified = Some(problem.is_none());
-            status.problem = problem;
-        });
-    }
-
-    fn report(&self, outcome: Result<Outcome, Failure>, offer: &Offer) {
-        self.update(|status| {
-            status.asked = offer.asked;
-            let error = outcome.as_ref().err().map(ToString::to_string);
-            match (&error, &status.last_error) {
-                (Some(new), old) if old.as_ref() != Some(new) => {
-                    tracing::warn!(backend = status.name, error = new, "the backup can't be written");
-                }
-                (None, Some(_)) => tracing::info!(backend = status.name, "the backup can be written again"),
-                _ => {}
-            }
-            status.errors_total += u64::from(error.is_some());
-            status.last_error = error;
-            match outcome {
-                Ok(Outcome::Same(manifest)) => {
-                    status.last_success = Some(offer.at);
-                    (status.sequence, status.revision) = (manifest.sequence, manifest.revision);
-                    (status.held, status.accepted) = (None, false);
-                }
-                Ok(Outcome::Held(held)) => {
-                    if status.held.as_ref().is_none_or(|old| old.reason != held.reason) {
-                        tracing::warn!(
-                            backend = status.name,
-                            reason = held.reason,
-                            "the backup is held as it is: `keelgate config accept` exports the store all the same"
-                        );
-                    }
-                    status.held = Some(held);
-                }
-                Ok(Outcome::Nothing) => status.held = None,
-                Err(_) => {}
-            }
-        });
-    }
-
-    fn name(&self) -> &str {
-        &self.config.backends[self.at].0
-    }
-
-    fn update(&self, change: impl FnOnce(&mut BackendStatus)) {
-        self.status.send_modify(|status| change(&mut status.backends[self.at]));
     }
 }

@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Config, CronSpec, Status};
+use super::{Config, Shared};
 
 /// A snapshot of the store, to be exported.
 #[derive(Clone, Debug)]
@@ -32,12 +32,8 @@ pub(super) enum Order {
 }
 
 pub(super) struct Schedule {
-    store: Arc<dyn Store>,
+    shared: Shared,
     offers: watch::Sender<Option<Offer>>,
-    status: Arc<watch::Sender<Status>>,
-    cron: Option<CronSpec>,
-    on_change: bool,
-    debounce: Duration,
     asked: u64,
 }
 
@@ -45,22 +41,17 @@ pub(super) struct Schedule {
 const MOST_QUIETS: u32 = 5;
 
 impl Schedule {
-    pub fn new(
-        config: &Config,
-        store: Arc<dyn Store>,
-        offers: watch::Sender<Option<Offer>>,
-        status: Arc<watch::Sender<Status>>,
-    ) -> Self {
-        let Config { cron, on_change, debounce, .. } = config.clone();
-        Self { store, offers, status, cron, on_change, debounce, asked: 0 }
+    pub fn new(shared: Shared, offers: watch::Sender<Option<Offer>>) -> Self {
+        Self { shared, offers, asked: 0 }
     }
 
     pub async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
-        let mut waiting = Waiting::new(self.debounce);
+        let Config { on_change, debounce, .. } = *self.shared.config;
+        let mut waiting = Waiting::new(debounce);
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
         let mut due = Some(Instant::now());
         let (changes, mut changed) = mpsc::channel(1);
-        let watching = self.on_change.then(|| tokio::spawn(follow(self.store.clone(), changes)));
+        let watching = on_change.then(|| tokio::spawn(follow(self.shared.store.clone(), changes)));
         let _abort = AbortOnDrop(watching);
         loop {
             let next = [due, waiting.until()].into_iter().flatten().min();
@@ -68,7 +59,7 @@ impl Schedule {
                 () = at(next) => {}
                 Some(()) = changed.recv() => {
                     waiting.change();
-                    self.status.send_modify(|status| status.pending = true);
+                    self.shared.status.send_modify(|status| status.pending = true);
                     continue;
                 }
                 order = orders.recv() => match order {
@@ -81,7 +72,7 @@ impl Schedule {
                     }
                 },
             }
-            waiting = Waiting::new(self.debounce);
+            waiting = Waiting::new(debounce);
             due = if self.offer().await {
                 backoff.reset();
                 self.next()
@@ -92,13 +83,18 @@ impl Schedule {
     }
 
     fn next(&self) -> Option<Instant> {
-        self.cron.as_ref().and_then(|cron| cron.after(Local::now())).map(|wait| Instant::now() + wait)
+        self.shared
+            .config
+            .cron
+            .as_ref()
+            .and_then(|cron| cron.after(Local::now()))
+            .map(|wait| Instant::now() + wait)
     }
 
     /// Reads the whole store at one revision and offers it.
     async fn offer(&self) -> bool {
         let at = Utc::now();
-        let read = self.store.snapshot().await;
+        let read = self.shared.store.snapshot().await;
         let error = match read {
             Ok(snapshot) => {
                 self.offers.send_replace(Some(Offer { snapshot, at, asked: self.asked }));
@@ -107,7 +103,7 @@ impl Schedule {
             Err(error) => Some(error.to_string()),
         };
         let done = error.is_none();
-        self.status.send_modify(|status| {
+        self.shared.status.send_modify(|status| {
             if status.store_error != error {
                 match &error {
                     Some(error) => tracing::warn!(%error, "the store can't be read for the backup"),

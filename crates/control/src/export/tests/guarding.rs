@@ -30,7 +30,9 @@ async fn a_store_that_comes_back_empty_is_held_until_accepted() {
     // What is accepted is this, not everything to come.
     fixture.routes(1..=4).await;
     handle.now().await;
-    (fixture.delete("1").await, fixture.delete("2").await, fixture.delete("3").await);
+    for id in ["1", "2", "3"] {
+        fixture.delete(id).await;
+    }
     assert!(handle.now().await.backends[0].held.is_some());
 }
 
