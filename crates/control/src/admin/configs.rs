@@ -67,7 +67,7 @@ pub async fn put(group: &Group, rules: &Rules, headers: &HeaderMap, body: &[u8])
     if let Some(first) = validate::errors(rules, whole).first() {
         return Err(Answer::bad(first["error"].as_str().unwrap_or_default()));
     }
-    let _lock = group.lock(true).await;
+    let _lock = group.lock(true).await?;
     let versions = group.remembered().next(whole)?;
     let replaced = |kind: &Kind| versions.get(kind) != Some(&group.remembered().version(*kind));
     let kinds: Vec<Kind> = versions.keys().copied().filter(replaced).collect();

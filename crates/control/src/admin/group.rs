@@ -4,7 +4,10 @@
 //! it saw; a write that looks through a whole kind (is anything still using this, has someone this key) takes it
 //! alone, because a commit can't expect that nothing was added.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use model::{Key, Kind, Resource};
 use store::{Commit, Store, Write};
@@ -19,11 +22,15 @@ use super::{
 /// How often a commit is tried again when someone else was faster.
 const ATTEMPTS: usize = 16;
 
+/// How long a write waits for those before it.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 pub struct Group {
     pub store: Arc<dyn Store>,
     pub auth_keys: AuthKeys,
     pub whole: Mutex<Whole>,
     writes: RwLock<()>,
+    patience: Duration,
 }
 
 /// Held while a write is checked and committed.
@@ -36,12 +43,29 @@ pub enum Lock<'a> {
 
 impl Group {
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, auth_keys: AuthKeys::default(), whole: Mutex::default(), writes: RwLock::default() }
+        Self {
+            store,
+            auth_keys: AuthKeys::default(),
+            whole: Mutex::default(),
+            writes: RwLock::default(),
+            patience: PATIENCE,
+        }
     }
 
-    /// The lock for a write, held until its commit is done.
-    pub async fn lock(&self, alone: bool) -> Lock<'_> {
-        if alone { Lock::Alone(self.writes.write().await) } else { Lock::Shared(self.writes.read().await) }
+    /// The lock for a write, held until its commit is done. Refused when those before it take too long: with the
+    /// store gone, each of them waits for its own time to run out.
+    pub async fn lock(&self, alone: bool) -> Result<Lock<'_>, Answer> {
+        let lock = async {
+            if alone {
+                Lock::Alone(self.writes.write().await)
+            } else {
+                Lock::Shared(self.writes.read().await)
+            }
+        };
+        tokio::time::timeout(self.patience, lock).await.map_err(|_| {
+            let reason = "earlier writes still wait for the store; try again later";
+            Answer::refusal(http::StatusCode::SERVICE_UNAVAILABLE, reason)
+        })
     }
 
     /// The resource, or 404.
@@ -77,4 +101,24 @@ impl Group {
 /// A put with its time to live.
 pub fn put(key: Key, value: String, ttl: Option<u64>) -> Write {
     Write::Put { key, value: value.into(), ttl }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nobody_waits_for_ever_behind_a_stuck_write() {
+        let group =
+            Group { patience: Duration::from_millis(20), ..Group::new(Arc::new(store::Memory::default())) };
+        let stuck = group.lock(true).await.ok();
+        assert!(stuck.is_some());
+        for alone in [true, false] {
+            let refused = group.lock(alone).await.err().map(|answer| answer.status.as_u16());
+            assert_eq!(refused, Some(503));
+        }
+        drop(stuck);
+        let (one, another) = (group.lock(false).await, group.lock(false).await);
+        assert!(one.is_ok() && another.is_ok(), "shared locks exclude each other");
+    }
 }

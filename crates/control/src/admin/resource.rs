@@ -93,7 +93,7 @@ impl Handler<'_> {
     /// Commits a checked configuration given as a whole.
     async fn write(&self, key: Key, conf: Value, must_be_new: bool) -> Outcome {
         let ttl = self.args.ttl()?;
-        let _lock = self.group.lock(looks_through_a_kind(key.kind, &conf)).await;
+        let _lock = self.group.lock(looks_through_a_kind(key.kind, &conf)).await?;
         let (key, conf) = (&key, &conf);
         self.group
             .commit(|| async move {
@@ -124,7 +124,7 @@ impl Handler<'_> {
         let key = &self.place.named_key()?;
         let change = &body.ok_or_else(|| Answer::bad("missing new configuration"))?;
         let ttl = self.args.ttl()?;
-        let _lock = self.group.lock(looks_through_a_kind(key.kind, change)).await;
+        let _lock = self.group.lock(looks_through_a_kind(key.kind, change)).await?;
         self.group
             .commit(|| async move {
                 let old = self.group.get(key).await?;
@@ -163,7 +163,7 @@ impl Handler<'_> {
     async fn delete(&self) -> Outcome {
         let key = &self.place.named_key()?;
         let checked = references::may_be_used(key.kind) && self.args.get("force") != Some("true");
-        let _lock = self.group.lock(checked || key.kind == Kind::Consumers).await;
+        let _lock = self.group.lock(checked || key.kind == Kind::Consumers).await?;
         if checked {
             references::check_unused(&*self.group.store, key).await?;
         }

@@ -111,3 +111,22 @@ async fn validating_against_a_schema() {
         ])
         .await;
 }
+
+#[tokio::test]
+async fn the_openapi_document_has_every_kind_with_what_it_takes() {
+    let document = api().call("GET /openapi.json", &Value::Null).await.json();
+    for kind in Kind::ALL {
+        let schema = &document["components"]["schemas"][kind.name()];
+        assert_eq!(schema["type"], "object", "{kind}");
+    }
+    let methods = |path: &str| {
+        let operations = document["paths"][path].as_object().unwrap_or_else(|| panic!("no {path}"));
+        operations.keys().filter(|name| *name != "parameters").cloned().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(methods("/routes"), "get post");
+    assert_eq!(methods("/routes/{id}"), "get put patch delete");
+    assert_eq!(methods("/consumers/{username}/credentials/{id}"), "get put delete");
+    assert_eq!(methods("/secrets/{manager}/{id}"), "get put patch delete");
+    let parameters = document["paths"]["/consumers/{username}/credentials/{id}"]["parameters"].clone();
+    assert_eq!((&parameters[0]["name"], &parameters[1]["name"]), (&json!("username"), &json!("id")));
+}
