@@ -23,11 +23,11 @@ pub use consumer::Consumer;
 pub use head::{BadTarget, RequestHead, ResponseHead};
 
 use crate::{
-    chain::Chain,
+    chain::{Chain, Fitted},
     plan::{Plan, Route},
     plugin::Extension,
     router::{MatchedBy, Params, Query},
-    upstream::{Node, Upstream},
+    upstream::{Node, Timeouts, Upstream},
     vars::Var,
 };
 
@@ -63,7 +63,10 @@ pub struct Ctx {
     /// `X-Request-ID`, once a plugin or a variable asked for it.
     pub request_id: Option<String>,
     pub extensions: SmallVec<[Extension; 2]>,
+    vars: Vec<(&'static str, String)>,
     matched: MatchedBy,
+    /// What `_meta.filter` said, by plugin: it is asked once, so that a plugin runs in all its phases or in none.
+    filtered: SmallVec<[(usize, bool); 2]>,
     filter_body: bool,
 }
 
@@ -124,9 +127,31 @@ impl Ctx {
             body: None,
             request_id: None,
             extensions: SmallVec::new(),
+            vars: Vec::new(),
             matched: MatchedBy::default(),
+            filtered: SmallVec::new(),
             filter_body: false,
         }
+    }
+
+    /// A request from 127.0.0.1 that never came, without any configuration: for tests of plugins.
+    ///
+    /// # Panics
+    /// Where method, target or headers are not what HTTP allows.
+    #[expect(clippy::expect_used, reason = "for tests, which say what they mean")]
+    pub fn example(method: &str, target: &str, headers: &[(&str, &str)]) -> Self {
+        let parse = |(name, value): &(&str, &str)| {
+            let name: http::HeaderName = name.parse().expect("a header's name");
+            (name, value.parse::<HeaderValue>().expect("a header's value"))
+        };
+        let target = target.parse().expect("a path");
+        let headers = headers.iter().map(parse).fold(http::HeaderMap::new(), |mut all, (name, value)| {
+            all.append(name, value);
+            all
+        });
+        let method = method.parse().expect("a method");
+        let request = RequestHead::new(method, target, headers, None).expect("a path within its host");
+        Self::new(Arc::default(), request, ([127, 0, 0, 1], 40_000).into(), ([127, 0, 0, 1], 9080).into())
     }
 
     /// Finds the route for this request and binds the request to it; false where none matches.
@@ -168,6 +193,17 @@ impl Ctx {
         Var::parse(name).read(self)
     }
 
+    /// Gives a variable of a plugin's own a value.
+    pub fn set_var(&mut self, name: &'static str, value: String) {
+        self.vars.retain(|(known, _)| *known != name);
+        self.vars.push((name, value));
+    }
+
+    /// What [`Ctx::set_var`] set.
+    pub(crate) fn set_by_plugin(&self, name: &str) -> Option<&str> {
+        self.vars.iter().find(|(known, _)| *known == name).map(|(_, value)| &**value)
+    }
+
     /// Asks for `body_filter` on this response: its `Content-Length` is dropped.
     pub fn filter_body(&mut self) {
         self.filter_body = true;
@@ -195,6 +231,22 @@ impl Ctx {
         self.consumer = Some(consumer);
     }
 
+    /// Whether the plugin's `_meta.filter` lets it run for this request.
+    pub(crate) fn admit(&mut self, plugin: &Arc<Fitted>) -> bool {
+        if let Some(known) = self.filtered(plugin) {
+            return known;
+        }
+        let Some(admitted) = plugin.admits(self) else { return true };
+        self.filtered.push((Arc::as_ptr(plugin).addr(), admitted));
+        admitted
+    }
+
+    /// What [`Ctx::admit`] said of a plugin with a filter.
+    pub(crate) fn filtered(&self, plugin: &Arc<Fitted>) -> Option<bool> {
+        let address = Arc::as_ptr(plugin).addr();
+        self.filtered.iter().find(|(known, _)| *known == address).map(|(_, admitted)| *admitted)
+    }
+
     pub fn route_id(&self) -> Option<&str> {
         self.route.as_ref().map(|route| &*route.id)
     }
@@ -219,6 +271,12 @@ impl Ctx {
     /// Which of the route's hosts matched, as configured; none for a route without hosts.
     pub fn matched_host(&self) -> Option<&str> {
         self.route.as_ref()?.rule.hosts.as_ref()?.get(usize::from(self.matched.host?)).map(|host| &**host)
+    }
+
+    /// The route's timeouts, or else the upstream's.
+    pub fn timeouts(&self) -> Timeouts {
+        let of_route = self.route.as_ref().and_then(|route| route.timeouts.as_deref());
+        of_route.or(self.upstream.as_ref().map(|upstream| &upstream.timeouts)).copied().unwrap_or_default()
     }
 
     /// The node the request went to last.

@@ -4,7 +4,7 @@
 use std::{
     any::Any,
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 /// A table of shared things by name. An entry lives as long as someone holds it, plus until the next
@@ -15,6 +15,12 @@ pub struct Lasting {
 }
 
 impl Lasting {
+    /// The entry of this name and type, if there is one.
+    pub fn get<T: Any + Send + Sync>(&self, name: &str) -> Option<Arc<T>> {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.get(name).and_then(|entry| Arc::clone(entry).downcast().ok())
+    }
+
     /// The entry of this name and type, made by `make` if there is none.
     pub fn get_or<T: Any + Send + Sync>(&self, name: &str, make: impl FnOnce() -> T) -> Arc<T> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
@@ -30,8 +36,6 @@ impl Lasting {
     /// the old one is done.
     pub fn sweep(&self) {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.retain(|_, entry| {
-            Arc::strong_count(entry) > 1 || Weak::strong_count(&Arc::downgrade(entry)) > 1
-        });
+        entries.retain(|_, entry| Arc::strong_count(entry) > 1);
     }
 }

@@ -1,53 +1,323 @@
-//! Variables and templates.
+//! Variables: what APISIX and nginx call by name of a request.
+//!
+//! The rule to know: a name is understood once, when configuration is compiled, and read many times. Reading copies
+//! only what is put together on the spot.
 
-use std::borrow::Cow;
+mod clock;
+mod template;
 
-use crate::ctx::Ctx;
+use std::{borrow::Cow, fmt::Write as _};
 
-/// A variable, its name resolved.
+use http::{HeaderMap, HeaderName, Method, Version, header};
+
+pub use clock::Clock;
+pub use template::Template;
+
+use crate::ctx::{Attempt, Ctx};
+
+/// A variable, its name understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Var {
-    Uri,
+    /// One that has a fixed name.
+    Fixed(Fixed),
+    /// `arg_*`: a parameter of the query, decoded.
+    Arg(Box<str>),
+    /// `http_*`: a header of the request.
+    Http(HeaderName),
+    /// `sent_http_*` and `upstream_http_*`: a header of the response.
+    Sent(HeaderName),
+    /// `cookie_*`.
+    Cookie(Box<str>),
+    /// `uri_param_*`: a named segment of the route's URI.
+    UriParam(Box<str>),
+    /// `post_arg_*`: a field of a form in the request's body.
+    PostArg(Box<str>),
+    /// `post_arg.*`: a path into a JSON body or a form.
+    PostPath(Box<str>),
+    /// Any other: set by a plugin, or never.
+    Other(Box<str>),
+}
+
+macro_rules! fixed {
+    ($($name:literal => $variant:ident,)*) => {
+        /// Variables with fixed names.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Fixed { $($variant,)* }
+
+        fn fixed(name: &str) -> Option<Fixed> {
+            Some(match name { $($name => Fixed::$variant,)* _ => return None })
+        }
+    };
+}
+
+fixed! {
+    "args" => Args,
+    "balancer_ip" => BalancerIp,
+    "balancer_port" => BalancerPort,
+    "body_bytes_sent" => BodyBytesSent,
+    "bytes_sent" => BytesSent,
+    "consumer_group_id" => ConsumerGroupId,
+    "consumer_name" => ConsumerName,
+    "content_length" => ContentLength,
+    "content_type" => ContentType,
+    "host" => Host,
+    "https" => Https,
+    "is_args" => IsArgs,
+    "msec" => Msec,
+    "pid" => Pid,
+    "real_request_uri" => RealRequestUri,
+    "remote_addr" => RemoteAddr,
+    "remote_port" => RemotePort,
+    "request" => Request,
+    "request_body" => RequestBody,
+    "request_id" => RequestId,
+    "request_length" => RequestLength,
+    "request_method" => RequestMethod,
+    "request_time" => RequestTime,
+    "request_uri" => RequestUri,
+    "route_id" => RouteId,
+    "route_name" => RouteName,
+    "scheme" => Scheme,
+    "server_addr" => ServerAddr,
+    "server_port" => ServerPort,
+    "server_protocol" => ServerProtocol,
+    "service_id" => ServiceId,
+    "service_name" => ServiceName,
+    "ssl_server_name" => SslServerName,
+    "status" => Status,
+    "time_iso8601" => TimeIso8601,
+    "time_local" => TimeLocal,
+    "upstream_addr" => UpstreamAddr,
+    "upstream_bytes_received" => UpstreamBytesReceived,
+    "upstream_connect_time" => UpstreamConnectTime,
+    "upstream_header_time" => UpstreamHeaderTime,
+    "upstream_host" => UpstreamHost,
+    "upstream_response_time" => UpstreamResponseTime,
+    "upstream_scheme" => UpstreamScheme,
+    "upstream_status" => UpstreamStatus,
+    "upstream_unresolved_host" => UpstreamUnresolvedHost,
+    "upstream_uri" => UpstreamUri,
+    "uri" => Uri,
 }
 
 impl Var {
-    /// By its name in APISIX or nginx, without `$`.
-    pub fn parse(_name: &str) -> Self {
-        Self::Uri
+    /// Understands a name, without `$`.
+    pub fn parse(name: &str) -> Self {
+        let same_as = match name {
+            "document_uri" => "uri",
+            "query_string" => "args",
+            "method" => "request_method",
+            "request_line" => "request",
+            "server_name" => "host",
+            "apisix_upstream_response_time" => "upstream_response_time",
+            "apisix_request_id" => "request_id",
+            other => other,
+        };
+        if let Some(fixed) = fixed(same_as) {
+            return Self::Fixed(fixed);
+        }
+        let header = |name: &str| HeaderName::try_from(name.to_ascii_lowercase().replace('_', "-"));
+        let Some((family, rest)) = FAMILIES.iter().find_map(|f| Some((*f, name.strip_prefix(f)?))) else {
+            return Self::Other(name.into());
+        };
+        match family {
+            "arg_" => Self::Arg(rest.into()),
+            "cookie_" => Self::Cookie(rest.into()),
+            "uri_param_" => Self::UriParam(rest.into()),
+            "post_arg_" => Self::PostArg(rest.into()),
+            "post_arg." => Self::PostPath(rest.into()),
+            "http_" => header(rest).map_or_else(|_| Self::Other(name.into()), Self::Http),
+            _ => header(rest).map_or_else(|_| Self::Other(name.into()), Self::Sent),
+        }
     }
 
     /// Its value for this request; none where it has none.
     pub fn read<'a>(&self, ctx: &'a Ctx) -> Option<Cow<'a, str>> {
-        Some(ctx.request.path().into())
-    }
-}
-
-/// A text with `$var` and `${var}` in it, read once.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Template {
-    parts: Box<[Part]>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Part {
-    Text(Box<str>),
-    Var(Var),
-}
-
-impl Template {
-    pub fn new(text: &str) -> Self {
-        Self { parts: Box::new([Part::Text(text.into())]) }
-    }
-
-    /// The text for this request; variables without a value are left out.
-    pub fn render<'a>(&'a self, ctx: &'a Ctx) -> Cow<'a, str> {
-        let mut out = String::new();
-        for part in &self.parts {
-            match part {
-                Part::Text(text) => out.push_str(text),
-                Part::Var(var) => out.push_str(&var.read(ctx).unwrap_or_default()),
+        let request = &ctx.request;
+        match self {
+            Self::Fixed(fixed) => fixed.read(ctx),
+            Self::Arg(name) => parameter(request.query(), name),
+            Self::Http(name) => header_value(&request.headers, name),
+            Self::Sent(name) => header_value(&ctx.response.headers, name),
+            Self::Cookie(name) => cookie(&request.headers, name),
+            Self::UriParam(name) => {
+                ctx.params.iter().find(|(known, _)| **known == **name).map(|(_, value)| (&**value).into())
             }
+            Self::PostArg(name) => is_form(ctx).then(|| parameter(body_text(ctx)?, name)).flatten(),
+            Self::PostPath(path) if is_form(ctx) => parameter(body_text(ctx)?, path),
+            Self::PostPath(path) => json_at(body_text(ctx)?, path).map(Cow::Owned),
+            Self::Other(name) => ctx.set_by_plugin(name).map(Cow::Borrowed),
         }
-        out.into()
     }
 }
+
+const FAMILIES: [&str; 8] =
+    ["arg_", "http_", "sent_http_", "upstream_http_", "cookie_", "uri_param_", "post_arg_", "post_arg."];
+
+impl Fixed {
+    fn read(self, ctx: &Ctx) -> Option<Cow<'_, str>> {
+        let request = &ctx.request;
+        Some(match self {
+            Self::Uri => request.path().into(),
+            Self::Args => request.has_query().then(|| request.query())?.into(),
+            Self::IsArgs => if request.query().is_empty() { "" } else { "?" }.into(),
+            Self::Host => request.host().into(),
+            Self::Scheme => request.scheme.into(),
+            Self::Https => if request.scheme == "https" { "on" } else { "" }.into(),
+            Self::RequestMethod => method(&request.method),
+            Self::RealRequestUri => request.target().into(),
+            Self::RequestUri => match request.query() {
+                "" => request.path().into(),
+                query => format!("{}?{query}", request.path()).into(),
+            },
+            Self::Request => {
+                format!("{} {} {}", request.method, request.target(), protocol(request.version)).into()
+            }
+            Self::ServerProtocol => protocol(request.version).into(),
+            Self::ContentType => header_value(&request.headers, &header::CONTENT_TYPE)?,
+            Self::ContentLength => header_value(&request.headers, &header::CONTENT_LENGTH)?,
+            Self::RequestBody => body_text(ctx)?.into(),
+            Self::RequestId => ctx.request_id.as_deref()?.into(),
+            Self::RemoteAddr => ctx.client.ip().to_string().into(),
+            Self::RemotePort => ctx.client.port().to_string().into(),
+            Self::ServerAddr => ctx.server.ip().to_string().into(),
+            Self::ServerPort => ctx.server.port().to_string().into(),
+            Self::SslServerName => ctx.sni.as_deref()?.into(),
+            Self::RouteId => ctx.route_id()?.into(),
+            Self::RouteName => ctx.route_name()?.into(),
+            Self::ServiceId => ctx.service_id()?.into(),
+            Self::ServiceName => ctx.service_name()?.into(),
+            Self::ConsumerName => (&*ctx.consumer.as_ref()?.name).into(),
+            Self::ConsumerGroupId => ctx.consumer.as_ref()?.group_id.as_deref()?.into(),
+            Self::Status => ctx.response.status.as_str().to_owned().into(),
+            Self::RequestLength => number(ctx.transfer.received),
+            Self::BytesSent => number(ctx.transfer.sent),
+            Self::BodyBytesSent => number(ctx.transfer.body_sent),
+            Self::RequestTime => seconds(ctx.started.elapsed()).into(),
+            Self::Pid => number(std::process::id().into()),
+            Self::Msec => Clock::now().msec().into(),
+            Self::TimeLocal => Clock::now().local().into(),
+            Self::TimeIso8601 => Clock::now().iso8601().into(),
+            _ => return self.read_upstream(ctx),
+        })
+    }
+
+    fn read_upstream(self, ctx: &Ctx) -> Option<Cow<'_, str>> {
+        let last = || ctx.attempts.last();
+        Some(match self {
+            Self::BalancerIp => match last()?.address {
+                Some(address) => address.ip().to_string().into(),
+                None => (&*last()?.node.host).into(),
+            },
+            Self::BalancerPort => number(last()?.node.port.into()),
+            Self::UpstreamUnresolvedHost => (&*last()?.node.host).into(),
+            Self::UpstreamScheme => ctx.upstream.as_ref()?.scheme.as_str().into(),
+            Self::UpstreamHost => ctx.upstream_host.as_ref()?.to_str().ok()?.into(),
+            Self::UpstreamUri => {
+                ctx.request.upstream_target.as_deref().unwrap_or_else(|| ctx.request.target()).into()
+            }
+            Self::UpstreamAddr => per_attempt(ctx, |a| match a.address {
+                Some(address) => Some(address.to_string()),
+                None => Some(a.node.label.to_string()),
+            })?,
+            Self::UpstreamStatus => per_attempt(ctx, |a| Some(a.status?.as_str().to_owned()))?,
+            Self::UpstreamConnectTime => per_attempt(ctx, |a| a.connected.map(seconds))?,
+            Self::UpstreamHeaderTime => per_attempt(ctx, |a| a.header.map(seconds))?,
+            Self::UpstreamResponseTime => per_attempt(ctx, |a| a.finished.map(seconds))?,
+            Self::UpstreamBytesReceived => per_attempt(ctx, |a| Some(a.received.to_string()))?,
+            _ => return None,
+        })
+    }
+}
+
+/// One value for each node tried, as nginx writes them.
+fn per_attempt(ctx: &Ctx, value: impl Fn(&Attempt) -> Option<String>) -> Option<Cow<'_, str>> {
+    let mut out = String::new();
+    for (at, attempt) in ctx.attempts.iter().enumerate() {
+        if at > 0 {
+            out.push_str(", ");
+        }
+        out.push_str(value(attempt).as_deref().unwrap_or("-"));
+    }
+    (!out.is_empty()).then_some(out.into())
+}
+
+fn seconds(duration: std::time::Duration) -> String {
+    let millis = duration.as_millis();
+    format!("{}.{:03}", millis / 1000, millis % 1000)
+}
+
+fn number(n: u64) -> Cow<'static, str> {
+    itoa::Buffer::new().format(n).to_owned().into()
+}
+
+fn method(method: &Method) -> Cow<'_, str> {
+    method.as_str().into()
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2.0",
+        Version::HTTP_3 => "HTTP/3.0",
+        _ => "HTTP/1.1",
+    }
+}
+
+/// All values of a header, joined as nginx joins them.
+fn header_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, str>> {
+    let mut values = headers.get_all(name).iter();
+    let first = String::from_utf8_lossy(values.next()?.as_bytes());
+    let separator = if *name == header::COOKIE { "; " } else { ", " };
+    Some(values.fold(first, |all, value| {
+        let mut all = all.into_owned();
+        let _ = write!(all, "{separator}{}", String::from_utf8_lossy(value.as_bytes()));
+        all.into()
+    }))
+}
+
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<Cow<'a, str>> {
+    headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok()).find_map(|cookies| {
+        let pairs = cookies.split(';').filter_map(|pair| pair.trim().split_once('='));
+        pairs.filter(|(known, _)| *known == name).map(|(_, value)| value.trim_matches('"').into()).next()
+    })
+}
+
+/// The first of this name in a query or form. One without `=` is `true`, as Lua has it.
+fn parameter<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
+    query.split('&').find_map(|pair| {
+        let (key, value) = pair.split_once('=').map_or((pair, None), |(key, value)| (key, Some(value)));
+        (decoded(key) == name).then(|| value.map_or(Cow::Borrowed("true"), decoded))
+    })
+}
+
+fn decoded(text: &str) -> Cow<'_, str> {
+    if !text.bytes().any(|b| b == b'%' || b == b'+') {
+        return text.into();
+    }
+    let spaced = text.replace('+', " ");
+    percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned().into()
+}
+
+fn is_form(ctx: &Ctx) -> bool {
+    ctx.request
+        .header("content-type")
+        .is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"))
+}
+
+fn body_text(ctx: &Ctx) -> Option<&str> {
+    std::str::from_utf8(ctx.body.as_ref()?).ok()
+}
+
+/// What stands at a dotted path; lists and objects as JSON.
+fn json_at(body: &str, path: &str) -> Option<String> {
+    let body: serde_json::Value = serde_json::from_str(body).ok()?;
+    let found = path.split('.').try_fold(&body, |value, name| match value {
+        serde_json::Value::Array(items) => items.get(name.parse::<usize>().ok()?.checked_sub(1)?),
+        value => value.get(name),
+    })?;
+    Some(found.as_str().map_or_else(|| found.to_string(), str::to_owned))
+}
+
+#[cfg(test)]
+mod tests;

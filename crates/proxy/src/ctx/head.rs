@@ -66,6 +66,11 @@ impl RequestHead {
         self.target.query().unwrap_or_default()
     }
 
+    /// Whether there is a `?`.
+    pub fn has_query(&self) -> bool {
+        self.target.query().is_some()
+    }
+
     /// The host in lower case, without its port: nginx's `$host`.
     pub fn host(&self) -> &str {
         &self.host

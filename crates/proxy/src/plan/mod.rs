@@ -3,21 +3,33 @@
 //! The rule to know: a plan is never changed. Configuration makes a new one beside it that shares all that did not
 //! change, and swaps it in; requests on their way keep the one they began with.
 
+mod build;
+mod catalog;
+mod compile;
 mod consumers;
+mod form;
+mod report;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
-use model::Snapshot;
+use imbl::{OrdMap, OrdSet};
+use model::{Key, Snapshot};
+use rustc_hash::FxHashMap;
 
+pub use catalog::Catalog;
+pub use compile::{Input, compile};
 pub use consumers::Consumers;
+pub use report::{Rejected, Report};
 
 use crate::{
-    chain::Chain,
+    chain::{Chain, Joined},
+    ctx::Consumer,
     metrics::RouteMetrics,
     router::{Router, Rule, Target},
     tls::Certificates,
-    upstream::Upstream,
+    upstream::{Timeouts, Upstream},
 };
+use form::{Form, Forms};
 
 /// A compiled snapshot.
 #[derive(Default)]
@@ -30,12 +42,68 @@ pub struct Plan {
     pub global: Arc<Chain>,
     pub consumers: Consumers,
     bare: Arc<Chain>,
+    /// Chains of routes joined with consumers' plugins, by the addresses of both; made when first needed.
+    joined: RwLock<FxHashMap<(usize, usize), Arc<Joined>>>,
+    forms: Forms,
+    /// Who refers to whom: what is referred to, then who does.
+    links: OrdSet<(Key, Key)>,
+    rejected: OrdMap<Key, Rejected>,
+    /// Global rules that are in each other's way.
+    conflicts: Arc<[Rejected]>,
 }
 
 impl Plan {
     /// The chain of everything that has no plugins.
     pub fn no_plugins(&self) -> &Arc<Chain> {
         &self.bare
+    }
+
+    /// A route by its id, as it is served.
+    pub fn route(&self, id: &str) -> Option<&Arc<Route>> {
+        match self.forms.get(&Key::new(model::Kind::Routes, id)) {
+            Some(Form::Route(route)) => Some(route),
+            _ => None,
+        }
+    }
+
+    /// An upstream by its id, as it is served: for plugins that choose another than the route's.
+    pub fn upstream(&self, id: &str) -> Option<&Arc<Upstream>> {
+        match self.forms.get(&Key::new(model::Kind::Upstreams, id)) {
+            Some(Form::Upstream(upstream)) => Some(upstream),
+            _ => None,
+        }
+    }
+
+    /// The chain of a route for a consumer; none where the consumer brings no plugins.
+    pub(crate) fn join(&self, chain: &Arc<Chain>, consumer: &Consumer) -> Option<Arc<Joined>> {
+        if consumer.plugins.is_empty() {
+            return None;
+        }
+        // Both live as long as this plan, so their addresses are theirs alone.
+        let key = (Arc::as_ptr(chain).addr(), consumer.plugins.address());
+        if let Some(known) = self.joined.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Some(Arc::clone(known));
+        }
+        let joined = Arc::new(Joined::new(chain, &consumer.plugins));
+        let mut all = self.joined.write().unwrap_or_else(PoisonError::into_inner);
+        Some(Arc::clone(all.entry(key).or_insert(joined)))
+    }
+
+    /// A plan of the same, to be changed before anyone sees it.
+    fn share(&self) -> Self {
+        Self {
+            snapshot: self.snapshot.clone(),
+            router: self.router.clone(),
+            certificates: self.certificates.clone(),
+            global: self.global.clone(),
+            consumers: self.consumers.clone(),
+            bare: self.bare.clone(),
+            joined: RwLock::default(),
+            forms: self.forms.clone(),
+            links: self.links.clone(),
+            rejected: self.rejected.clone(),
+            conflicts: self.conflicts.clone(),
+        }
     }
 }
 
@@ -49,6 +117,8 @@ pub struct Route {
     pub chain: Arc<Chain>,
     /// None: a plugin must answer, or the client gets APISIX's 503.
     pub upstream: Option<Arc<Upstream>>,
+    /// They stand in the place of the upstream's: see [`crate::ctx::Ctx::timeouts`].
+    pub timeouts: Option<Box<Timeouts>>,
     /// Whether `Upgrade: websocket` is passed on.
     pub websocket: bool,
     /// Metric handles, made when they are first used.
@@ -71,3 +141,6 @@ pub struct Service {
     pub id: Arc<str>,
     pub name: Option<Arc<str>>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,17 @@
 //! Where requests go: nodes, how one is chosen, how it is reached.
 
+mod balance;
+mod build;
+mod client_tls;
+pub mod pool;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+pub use build::Shared;
+pub use client_tls::{ClientTls, Identity};
+
 use crate::ctx::Ctx;
+use balance::Balance;
 
 /// An upstream, compiled. Shared by every route that names it.
 pub struct Upstream {
@@ -22,12 +31,18 @@ pub struct Upstream {
     pub tls: Option<ClientTls>,
     /// Identifies the pool of connections: same fingerprint, same connections, whatever else changed.
     pub fingerprint: u64,
+    /// None where there is one node.
+    balance: Option<Balance>,
 }
 
 impl Upstream {
     /// The node for the next attempt: one that is not among `ctx.attempts`. None where no more are left.
     pub fn pick(&self, ctx: &Ctx) -> Option<&Arc<Node>> {
-        self.nodes.iter().find(|node| !ctx.attempts.iter().any(|a| Arc::ptr_eq(&a.node, node)))
+        let tried = |at: usize| ctx.attempts.iter().any(|attempt| Arc::ptr_eq(&attempt.node, &self.nodes[at]));
+        match &self.balance {
+            Some(balance) => balance.pick(ctx, tried).map(|at| &self.nodes[at]),
+            None => self.nodes.first().filter(|node| node.weight > 0 && !tried(0)),
+        }
     }
 }
 
@@ -38,6 +53,23 @@ pub enum Scheme {
     Https,
     Grpc,
     Grpcs,
+}
+
+impl Scheme {
+    /// APISIX's name of it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+            Self::Grpc => "grpc",
+            Self::Grpcs => "grpcs",
+        }
+    }
+
+    /// Whether the connection is encrypted.
+    pub const fn is_tls(self) -> bool {
+        matches!(self, Self::Https | Self::Grpcs)
+    }
 }
 
 /// Which `Host` the upstream sees. APISIX's `pass_host`.
@@ -97,10 +129,4 @@ impl Default for Keepalive {
     fn default() -> Self {
         Self { size: 320, idle_timeout: Duration::from_secs(60), requests: 1000 }
     }
-}
-
-/// How we speak TLS to nodes.
-#[derive(Clone)]
-pub struct ClientTls {
-    pub config: Arc<rustls::ClientConfig>,
 }

@@ -1,0 +1,349 @@
+//! From one resource's text to its form.
+//!
+//! The rule to know: what a resource refers to is looked up in the forms compiled so far and noted in `needs`, found
+//! or not, so that the resource is built again when that changes.
+
+use std::sync::Arc;
+
+use model::{
+    Key, Kind, Resource,
+    resource::{self, Plugins, SslType},
+};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::{
+    Input, Plan, Route, Service,
+    consumers::Identities,
+    form::{ClientIdentity, ConsumerForm, Form, ServiceForm},
+};
+use crate::{
+    chain::{Chain, PluginSet},
+    ctx::Consumer,
+    metrics::RouteMetrics,
+    plugin::Env,
+    router::Rule,
+    tls::Certificate,
+    upstream::{ClientTls, Identity, Shared, Timeouts, Upstream},
+};
+
+/// One resource on its way.
+pub(super) struct Build<'a> {
+    pub input: &'a Input<'a>,
+    pub plan: &'a Plan,
+    pub shared: &'a mut Shared,
+    pub key: &'a Key,
+    /// What the resource refers to.
+    pub needs: Vec<Key>,
+}
+
+type Built<T = Form> = Result<T, String>;
+
+impl Build<'_> {
+    pub fn form(&mut self, resource: &Resource) -> Built {
+        match resource.key.kind {
+            Kind::Routes => self.route(read(resource)?),
+            Kind::Services => self.service(read(resource)?),
+            Kind::Upstreams => self.upstream(&read(resource)?).map(Form::Upstream),
+            Kind::PluginConfigs => {
+                let conf: resource::PluginConfig = read(resource)?;
+                Ok(Form::PluginConfig(self.chain(conf.plugins)?))
+            }
+            Kind::ConsumerGroups => {
+                let conf: resource::ConsumerGroup = read(resource)?;
+                Ok(Form::ConsumerGroup(Arc::new(self.plugins(conf.plugins)?)))
+            }
+            Kind::GlobalRules => {
+                let conf: resource::GlobalRule = read(resource)?;
+                Ok(Form::GlobalRule(Arc::new(self.plugins(conf.plugins)?)))
+            }
+            Kind::Consumers => self.consumer(read(resource)?),
+            Kind::Credentials => self.credential(read(resource)?),
+            Kind::Ssls => self.certificate(resource),
+            Kind::PluginMetadata => self.metadata(resource),
+            Kind::Secrets | Kind::Protos | Kind::StreamRoutes => Ok(Form::Nothing),
+        }
+    }
+
+    fn route(&mut self, conf: resource::Route) -> Built {
+        if !conf.status.is_on() {
+            return Ok(Form::Nothing);
+        }
+        if conf.script.is_some() || conf.script_id.is_some() {
+            return Err("script is Lua, which this gateway does not run; say it with plugins".to_owned());
+        }
+        let shared = match &conf.plugin_config_id {
+            Some(id) => match self.need(Kind::PluginConfigs, id) {
+                Some(Form::PluginConfig(chain)) => Some(Arc::clone(chain)),
+                _ => return Err(missing("plugin config", id)),
+            },
+            None => None,
+        };
+        let service = match &conf.service_id {
+            Some(id) => match self.need(Kind::Services, id) {
+                Some(Form::Service(service)) => Some(Arc::clone(service)),
+                _ => return Err(missing("service", id)),
+            },
+            None => None,
+        };
+        let rule = Rule::read(&conf, service.as_ref().and_then(|service| service.hosts.as_ref()))?;
+        let upstream = match self.place(conf.upstream_id.as_deref(), conf.upstream.as_ref())? {
+            None => service.as_ref().and_then(|service| service.upstream.clone()),
+            own => own,
+        };
+        let timeouts = conf.timeout.as_ref().map(Timeouts::read).transpose()?.map(Box::new);
+        let chain =
+            self.merged(conf.plugins, shared.as_ref(), service.as_ref().map(|service| &service.chain))?;
+        Ok(Form::Route(Arc::new(Route {
+            id: self.key.id.clone(),
+            name: conf.name.map(Into::into),
+            rule,
+            chain,
+            upstream,
+            timeouts,
+            websocket: conf
+                .enable_websocket
+                .or(service.as_ref().and_then(|service| service.websocket))
+                .unwrap_or(false),
+            service: service.map(|service| Arc::clone(&service.info)),
+            metrics: RouteMetrics::default(),
+        })))
+    }
+
+    /// The route's plugins over those of its plugin config over those of its service. What brings nothing new
+    /// shares a chain.
+    fn merged(
+        &mut self,
+        own: Plugins,
+        shared: Option<&Arc<Chain>>,
+        service: Option<&Arc<Chain>>,
+    ) -> Built<Arc<Chain>> {
+        let own = self.plugins(own)?;
+        let below: Vec<_> =
+            shared.into_iter().chain(service).filter(|chain| !chain.plugins().is_empty()).collect();
+        match (own.is_empty(), &*below) {
+            (true, []) => Ok(Arc::clone(self.plan.no_plugins())),
+            (true, [one]) => Ok(Arc::clone(one)),
+            _ => {
+                let merged = below.iter().fold(own, |over, chain| over.over(chain.plugins()));
+                Ok(Arc::new(Chain::new(merged)))
+            }
+        }
+    }
+
+    fn service(&mut self, conf: resource::Service) -> Built {
+        if conf.script.is_some() {
+            return Err("script is Lua, which this gateway does not run; say it with plugins".to_owned());
+        }
+        let upstream = self.place(conf.upstream_id.as_deref(), conf.upstream.as_ref())?;
+        let hosts: Vec<Box<str>> = conf.hosts.iter().map(|host| host.to_ascii_lowercase().into()).collect();
+        let info = Service { id: self.key.id.clone(), name: conf.name.map(Into::into) };
+        Ok(Form::Service(Arc::new(ServiceForm {
+            info: Arc::new(info),
+            chain: self.chain(conf.plugins)?,
+            upstream,
+            hosts: (!hosts.is_empty()).then(|| hosts.into()),
+            websocket: conf.enable_websocket,
+        })))
+    }
+
+    /// Where requests of a route or service go. An id comes before what is written in place.
+    fn place(
+        &mut self,
+        id: Option<&str>,
+        inline: Option<&resource::Upstream>,
+    ) -> Built<Option<Arc<Upstream>>> {
+        match (id, inline) {
+            (Some(id), _) => match self.need(Kind::Upstreams, id) {
+                Some(Form::Upstream(upstream)) => Ok(Some(Arc::clone(upstream))),
+                _ => Err(missing("upstream", id)),
+            },
+            (None, Some(conf)) => {
+                let upstream = self.upstream_named(&format!("{}#upstream", self.key), conf)?;
+                Ok(Some(self.shared.upstream(upstream)))
+            }
+            (None, None) => Ok(None),
+        }
+    }
+
+    fn upstream(&mut self, conf: &resource::Upstream) -> Built<Arc<Upstream>> {
+        self.upstream_named(&self.key.to_string(), conf).map(Arc::new)
+    }
+
+    fn upstream_named(&mut self, name: &str, conf: &resource::Upstream) -> Built<Upstream> {
+        let tls = conf.tls.clone().unwrap_or_default();
+        let identity = match (&tls.client_cert_id, &tls.client_cert, &tls.client_key) {
+            (Some(id), _, _) => match self.need(Kind::Ssls, id) {
+                Some(Form::ClientIdentity(identity)) => {
+                    Some((identity.cert.to_string(), identity.key.reveal().to_owned()))
+                }
+                _ => return Err(missing("ssl", id)),
+            },
+            (None, Some(cert), Some(key)) => {
+                let plain = self.input.keyring.decrypt(key.reveal());
+                Some((cert.to_string(), plain.unwrap_or_else(|| key.reveal().to_owned())))
+            }
+            _ => None,
+        };
+        let input = self.input;
+        Upstream::new(name, conf, self.shared, |scheme| {
+            let identity = identity.as_ref().map(|(cert, key)| Identity { cert, key });
+            ClientTls::new(scheme, identity, tls.verify.then_some(input.roots), input.lasting)
+        })
+    }
+
+    fn consumer(&mut self, mut conf: resource::Consumer) -> Built {
+        let group = match &conf.group_id {
+            Some(id) => match self.need(Kind::ConsumerGroups, id) {
+                Some(Form::ConsumerGroup(plugins)) => Some(Arc::clone(plugins)),
+                _ => return Err(missing("consumer group", id)),
+            },
+            None => None,
+        };
+        let mut plugins = self.decrypted(std::mem::take(&mut conf.plugins))?;
+        let found = self.input.catalog.identities(&mut plugins)?;
+        let own = self.fitted(plugins)?;
+        let all = group.map_or_else(|| own.clone(), |group| own.over(&group));
+        let named = Consumer {
+            name: (&*conf.username).into(),
+            credential_id: None,
+            group_id: conf.group_id.as_ref().map(|id| id.as_str().into()),
+            labels: conf.labels,
+            auth_conf: Value::Null,
+            plugins: all.without_authentication(),
+        };
+        let identities =
+            found.into_iter().map(|one| (one.plugin, one.key, Arc::new(named.identified(None, one.conf))));
+        let identities = Identities(identities.collect());
+        Ok(Form::Consumer(Arc::new(ConsumerForm { named: Arc::new(named), identities })))
+    }
+
+    fn credential(&mut self, conf: resource::Credential) -> Built {
+        let owner = self.key.owner().unwrap_or_default().to_owned();
+        let consumer = match self.need(Kind::Consumers, &owner) {
+            Some(Form::Consumer(consumer)) => Arc::clone(&consumer.named),
+            _ => return Err(missing("consumer", &owner)),
+        };
+        let mut plugins = self.decrypted(conf.plugins)?;
+        let found = self.input.catalog.identities(&mut plugins)?;
+        if !plugins.is_empty() {
+            return Err("only supports auth type plugins in consumer credential".to_owned());
+        }
+        let id: Arc<str> = self.key.id.rsplit('/').next().unwrap_or_default().into();
+        let identities = found
+            .into_iter()
+            .map(|one| (one.plugin, one.key, Arc::new(consumer.identified(Some(&id), one.conf))));
+        Ok(Form::Credential(Arc::new(Identities(identities.collect()))))
+    }
+
+    fn certificate(&mut self, resource: &Resource) -> Built {
+        let mut conf: Value = read(resource)?;
+        self.decrypt(&mut conf)?;
+        let ssl: resource::Ssl = serde_json::from_value(conf).map_err(|e| e.to_string())?;
+        if ssl.kind == SslType::Client {
+            return Ok(Form::ClientIdentity(Arc::new(ClientIdentity { cert: ssl.cert, key: ssl.key })));
+        }
+        let certificate = Certificate::read(&self.key.id, &ssl).map_err(|e| e.to_string())?;
+        Ok(certificate.map_or(Form::Nothing, |certificate| Form::Certificate(Arc::new(certificate))))
+    }
+
+    fn metadata(&mut self, resource: &Resource) -> Built {
+        let mut conf: Value = read(resource)?;
+        if let Some(members) = conf.as_object_mut() {
+            members.insert("id".to_owned(), Value::from(&*self.key.id));
+        }
+        self.decrypt(&mut conf)?;
+        Ok(Form::Metadata(Arc::new(self.input.catalog.metadata(&self.key.id, conf)?)))
+    }
+
+    /// The form of what is referred to. Noted, so that this resource follows it.
+    fn need(&mut self, kind: Kind, id: &str) -> Option<&Form> {
+        let key = Key::new(kind, id);
+        match self.plan.forms.get_key_value(&key) {
+            Some((known, form)) => {
+                self.needs.push(known.clone());
+                Some(form)
+            }
+            None => {
+                self.needs.push(key);
+                None
+            }
+        }
+    }
+
+    fn chain(&mut self, plugins: Plugins) -> Built<Arc<Chain>> {
+        let plugins = self.plugins(plugins)?;
+        if plugins.is_empty() {
+            return Ok(Arc::clone(self.plan.no_plugins()));
+        }
+        Ok(Arc::new(Chain::new(plugins)))
+    }
+
+    fn plugins(&mut self, plugins: Plugins) -> Built<PluginSet> {
+        let plugins = self.decrypted(plugins)?;
+        self.fitted(plugins)
+    }
+
+    fn fitted(&mut self, plugins: Plugins) -> Built<PluginSet> {
+        if plugins.is_empty() {
+            return Ok(PluginSet::default());
+        }
+        let resource = self.key.to_string();
+        let (input, forms, needs) = (self.input, &self.plan.forms, &mut self.needs);
+        input.catalog.build(plugins, |spec| {
+            let name = spec.facts.name;
+            let mut metadata = &Value::Null;
+            if spec.facts.metadata_schema.is_some() {
+                let key = Key::new(Kind::PluginMetadata, name);
+                if let Some(Form::Metadata(known)) = forms.get(&key) {
+                    metadata = known;
+                }
+                needs.push(key);
+            }
+            let attr = input.attrs.get(name).unwrap_or(&Value::Null);
+            Env { lasting: input.lasting, attr, metadata, resource: &resource }
+        })
+    }
+
+    fn decrypted(&mut self, plugins: Plugins) -> Built<Plugins> {
+        if plugins.is_empty() {
+            return Ok(plugins);
+        }
+        let mut conf = json!({ "plugins": plugins });
+        self.decrypt(&mut conf)?;
+        match conf["plugins"].take() {
+            Value::Object(plugins) => Ok(plugins),
+            _ => Ok(Plugins::new()),
+        }
+    }
+
+    fn decrypt(&self, conf: &mut Value) -> Built<()> {
+        let catalog = self.input.catalog;
+        match self.input.keyring.decrypt_resource(self.key.kind, conf, catalog.facts()) {
+            0 => Ok(()),
+            _ => Err("a secret field is encrypted with a key that is not in the keyring".to_owned()),
+        }
+    }
+}
+
+impl Consumer {
+    /// The same consumer as one authentication plugin knows it.
+    fn identified(&self, credential: Option<&Arc<str>>, auth_conf: Value) -> Self {
+        Self {
+            name: self.name.clone(),
+            credential_id: credential.cloned(),
+            group_id: self.group_id.clone(),
+            labels: self.labels.clone(),
+            auth_conf,
+            plugins: self.plugins.clone(),
+        }
+    }
+}
+
+fn read<T: DeserializeOwned>(resource: &Resource) -> Built<T> {
+    serde_json::from_str(&resource.value).map_err(|e| format!("invalid configuration: {e}"))
+}
+
+fn missing(what: &str, id: &str) -> String {
+    format!("{what} {id} is missing or was refused")
+}

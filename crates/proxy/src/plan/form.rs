@@ -1,0 +1,59 @@
+//! What each kind of resource becomes.
+
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use model::Key;
+use serde_json::Value;
+
+use super::{Route, Service, consumers::Identities};
+use crate::{
+    chain::{Chain, PluginSet},
+    ctx::Consumer,
+    tls::Certificate,
+    upstream::Upstream,
+};
+
+/// The last good form of every resource.
+pub(super) type Forms = OrdMap<Key, Form>;
+
+/// What a resource became. Small: there may be a hundred thousand.
+#[derive(Clone)]
+pub(super) enum Form {
+    Route(Arc<Route>),
+    Service(Arc<ServiceForm>),
+    Upstream(Arc<Upstream>),
+    PluginConfig(Arc<Chain>),
+    ConsumerGroup(Arc<PluginSet>),
+    Consumer(Arc<ConsumerForm>),
+    Credential(Arc<Identities>),
+    GlobalRule(Arc<PluginSet>),
+    /// A certificate of ours, towards clients.
+    Certificate(Arc<Certificate>),
+    /// A certificate of ours, towards upstreams.
+    ClientIdentity(Arc<ClientIdentity>),
+    Metadata(Arc<Value>),
+    /// Switched off, or of a kind that nothing is compiled from.
+    Nothing,
+}
+
+pub(super) struct ServiceForm {
+    pub info: Arc<Service>,
+    /// Of the service's plugins alone.
+    pub chain: Arc<Chain>,
+    pub upstream: Option<Arc<Upstream>>,
+    pub hosts: Option<Arc<[Box<str>]>>,
+    pub websocket: Option<bool>,
+}
+
+pub(super) struct ConsumerForm {
+    /// Without an authentication plugin: for who is let in by name.
+    pub named: Arc<Consumer>,
+    pub identities: Identities,
+}
+
+/// PEM.
+pub(super) struct ClientIdentity {
+    pub cert: Box<str>,
+    pub key: model::resource::Hidden,
+}

@@ -1,0 +1,196 @@
+//! From an upstream as configured to one that serves.
+
+use std::{
+    hash::{Hash as _, Hasher as _},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use model::resource;
+use rustc_hash::{FxHashMap, FxHasher};
+use smallvec::SmallVec;
+
+use super::{ClientTls, Keepalive, Node, PassHost, Scheme, Timeouts, Upstream, balance::Balance};
+
+/// What upstreams compiled together share: equal nodes, and equal upstreams that have nothing to take turns with.
+#[derive(Default)]
+pub struct Shared {
+    nodes: FxHashMap<Arc<str>, SmallVec<[Arc<Node>; 1]>>,
+    /// Upstreams of one node, by that node's address in memory.
+    singles: FxHashMap<usize, SmallVec<[Arc<Upstream>; 1]>>,
+}
+
+impl Shared {
+    fn node(&mut self, node: Node) -> Arc<Node> {
+        let alike = self.nodes.entry(Arc::clone(&node.label)).or_default();
+        let known = alike.iter().find(|known| (known.weight, known.priority) == (node.weight, node.priority));
+        if let Some(known) = known {
+            return Arc::clone(known);
+        }
+        let node = Arc::new(node);
+        alike.push(Arc::clone(&node));
+        node
+    }
+
+    /// One that was built before and is no different, or else this one.
+    pub fn upstream(&mut self, upstream: Upstream) -> Arc<Upstream> {
+        let [node] = &*upstream.nodes else { return Arc::new(upstream) };
+        let alike = self.singles.entry(Arc::as_ptr(node).addr()).or_default();
+        if let Some(known) = alike.iter().find(|known| known.serves_like(&upstream)) {
+            return Arc::clone(known);
+        }
+        let upstream = Arc::new(upstream);
+        alike.push(Arc::clone(&upstream));
+        upstream
+    }
+}
+
+impl Upstream {
+    /// `tls` makes the client side of TLS, and is asked only for schemes that need it.
+    pub fn new(
+        name: &str,
+        conf: &resource::Upstream,
+        shared: &mut Shared,
+        tls: impl FnOnce(Scheme) -> Result<ClientTls, String>,
+    ) -> Result<Self, String> {
+        if conf.is_discovered() {
+            let kind = conf.discovery_type.as_deref().unwrap_or_default();
+            return Err(format!("service discovery ({kind}) is not supported yet"));
+        }
+        let scheme = scheme(conf.scheme)?;
+        let node = |node: &resource::Node| {
+            let port = node.port(conf.scheme).ok_or("a node without a port")?;
+            Ok::<_, String>(shared.node(Node::new(&node.host, port, node.weight, node.priority)))
+        };
+        let nodes: Box<[_]> = conf.nodes.iter().map(node).collect::<Result<_, _>>()?;
+        let pass_host = match (conf.pass_host, &conf.upstream_host) {
+            (resource::PassHost::Pass, _) => PassHost::Pass,
+            (resource::PassHost::Node, _) => PassHost::Node,
+            (resource::PassHost::Rewrite, Some(host)) => PassHost::Rewrite((&**host).into()),
+            (resource::PassHost::Rewrite, None) => {
+                return Err("`upstream_host` can't be empty when `pass_host` is `rewrite`".to_owned());
+            }
+        };
+        let balance = Balance::new(conf, &nodes)?;
+        let tls = if scheme.is_tls() { Some(tls(scheme)?) } else { None };
+        let mut hasher = FxHasher::default();
+        (scheme, tls.as_ref().map(|tls| tls.fingerprint)).hash(&mut hasher);
+        Ok(Self {
+            name: name.into(),
+            scheme,
+            pass_host,
+            balance: (nodes.len() != 1).then_some(balance),
+            retries: conf.retries.map_or(nodes.len().saturating_sub(1), |retries| retries as usize),
+            retry_timeout: seconds(conf.retry_timeout)?,
+            timeouts: conf.timeout.as_ref().map(Timeouts::read).transpose()?.unwrap_or_default(),
+            keepalive: keepalive(conf)?,
+            tls,
+            fingerprint: hasher.finish(),
+            nodes,
+        })
+    }
+
+    /// Whether nobody could tell the two apart but by name.
+    fn serves_like(&self, other: &Self) -> bool {
+        let same = |a: &Arc<Node>, b: &Arc<Node>| Arc::ptr_eq(a, b);
+        self.nodes.iter().zip(&other.nodes).all(|(a, b)| same(a, b))
+            && self.nodes.len() == other.nodes.len()
+            && self.fingerprint == other.fingerprint
+            && self.pass_host == other.pass_host
+            && (self.retries, self.retry_timeout) == (other.retries, other.retry_timeout)
+            && (self.timeouts, self.keepalive) == (other.timeouts, other.keepalive)
+    }
+}
+
+impl Node {
+    pub fn new(host: &str, port: u16, weight: u32, priority: i64) -> Self {
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let address = bare.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, port));
+        let label = address.map_or_else(|| format!("{host}:{port}"), |address| address.to_string());
+        Self { host: host.into(), port, weight, priority, address, label: label.into() }
+    }
+}
+
+impl Timeouts {
+    pub fn read(conf: &resource::Timeout) -> Result<Self, String> {
+        let limit = |number: f64| match seconds(number)? {
+            Duration::ZERO => Err("a timeout must be longer than nothing".to_owned()),
+            duration => Ok(duration),
+        };
+        Ok(Self { connect: limit(conf.connect)?, send: limit(conf.send)?, read: limit(conf.read)? })
+    }
+}
+
+fn scheme(scheme: resource::Scheme) -> Result<Scheme, String> {
+    match scheme {
+        resource::Scheme::Http => Ok(Scheme::Http),
+        resource::Scheme::Https => Ok(Scheme::Https),
+        resource::Scheme::Grpc => Ok(Scheme::Grpc),
+        resource::Scheme::Grpcs => Ok(Scheme::Grpcs),
+        other => Err(format!("upstreams of scheme {other:?} are not for HTTP").to_lowercase()),
+    }
+}
+
+fn keepalive(conf: &resource::Upstream) -> Result<Keepalive, String> {
+    let Some(pool) = &conf.keepalive_pool else { return Ok(Keepalive::default()) };
+    let idle_timeout = match seconds(pool.idle_timeout)? {
+        // As long as the node keeps it.
+        Duration::ZERO => Duration::from_secs(u64::from(u32::MAX)),
+        duration => duration,
+    };
+    Ok(Keepalive { size: pool.size as usize, idle_timeout, requests: pool.requests.into() })
+}
+
+fn seconds(number: f64) -> Result<Duration, String> {
+    Duration::try_from_secs_f64(number).map_err(|_| format!("{number} is not a time in seconds"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn build(conf: &Value, shared: &mut Shared) -> Result<Upstream, String> {
+        let conf = serde_json::from_str(&conf.to_string()).unwrap();
+        Upstream::new("upstreams/1", &conf, shared, |_| Err("no TLS here".to_owned()))
+    }
+
+    #[test]
+    fn defaults_and_refusals() {
+        let mut shared = Shared::default();
+        let upstream =
+            build(&json!({"nodes": {"a:80": 1, "[::1]:81": 1, "10.0.0.1": 0}}), &mut shared).unwrap();
+        assert_eq!((upstream.retries, upstream.timeouts.read.as_secs()), (2, 60));
+        let labels: Vec<_> = upstream.nodes.iter().map(|node| &*node.label).collect();
+        assert_eq!(labels, ["a:80", "[::1]:81", "10.0.0.1:80"]);
+        assert_eq!(upstream.nodes[1].address, Some("[::1]:81".parse().unwrap()));
+        for (conf, error) in [
+            (json!({"service_name": "x", "discovery_type": "dns"}), "service discovery (dns)"),
+            (json!({"nodes": {"a:1": 1}, "scheme": "kafka"}), "upstreams of scheme kafka"),
+            (json!({"nodes": {"a:1": 1}, "scheme": "https"}), "no TLS here"),
+            (json!({"nodes": {"a:1": 1, "b:1": 1}, "type": "ewma"}), "upstreams of type ewma"),
+            (json!({"nodes": {"a:1": 1}, "pass_host": "rewrite"}), "`upstream_host` can't be empty"),
+            (json!({"nodes": {"a:1": 1}, "retry_timeout": -1}), "-1 is not a time"),
+        ] {
+            let found = build(&conf, &mut shared).err().unwrap();
+            assert!(found.starts_with(error), "{found}");
+        }
+    }
+
+    #[test]
+    fn only_upstreams_without_turns_to_take_are_shared() {
+        let mut shared = Shared::default();
+        let mut share = |conf: Value| {
+            let upstream = build(&conf, &mut shared).unwrap();
+            shared.upstream(upstream)
+        };
+        let one = share(json!({"nodes": {"a:1": 1}}));
+        assert!(Arc::ptr_eq(&one, &share(json!({"nodes": {"a:1": 1}, "type": "roundrobin"}))));
+        assert!(!Arc::ptr_eq(&one, &share(json!({"nodes": {"a:1": 1}, "retries": 3}))));
+        let two = share(json!({"nodes": {"a:1": 1, "b:1": 1}}));
+        let other = share(json!({"nodes": {"a:1": 1, "b:1": 1}}));
+        assert!(!Arc::ptr_eq(&two, &other) && Arc::ptr_eq(&two.nodes[0], &other.nodes[0]));
+    }
+}
