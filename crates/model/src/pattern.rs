@@ -116,7 +116,21 @@ fn copy_named_class(out: &mut String, chars: &mut impl Iterator<Item = char>) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn no_pattern_makes_anyone_panic(pattern in "(\\PC|[\\[\\]\\\\^:&~-]){0,12}", text in "\\PC{0,8}") {
+            let _ = Pattern::new(&pattern).map(|compiled| compiled.is_match(&text));
+        }
+
+        #[test]
+        fn what_both_read_alike_stays_as_it_is(pattern in "[a-z0-9.*+?|()]{0,12}") {
+            prop_assert_eq!(translate(&pattern), pattern);
+        }
+    }
 
     #[test]
     fn pcre_reads_as_pcre() {

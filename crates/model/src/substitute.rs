@@ -133,6 +133,7 @@ fn infer(text: String) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -175,5 +176,12 @@ mod tests {
         assert_eq!(&*in_json(br#"{"a":"${{PORT}}"}"#, &lookup).unwrap(), br#"{"a":8080}"#);
         assert!(matches!(in_json(b"[1 ]", &lookup), Ok(Cow::Borrowed(b"[1 ]"))));
         assert!(matches!(in_json(br#"["${{NONE}}"]"#, &lookup), Err(InJson::Unset(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_anyone_panic(text in "(\\$|\\{|\\}|:=|HOST|\\PC){0,16}") {
+            let _ = in_text(&text, &lookup);
+        }
     }
 }

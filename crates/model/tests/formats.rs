@@ -1,5 +1,6 @@
 //! Every format ever written still reads. A new format adds a file to `fixtures/`; none is changed.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 use model::{InstanceEnvelope, Key, Kind, Manifest, Snapshot, resource, schema::Checker, secrets::Keyring};
 use serde_json::{Value, json};
 

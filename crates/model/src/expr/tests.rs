@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -160,4 +161,14 @@ fn rules_that_cannot_be_evaluated() {
 fn variables_are_named_in_order() {
     let expr = Expr::compile(&json!(["OR", ["b", "==", "1"], [["a", "!", "in", []], ["c", "x"]]])).unwrap();
     assert_eq!(expr.variables(), ["b", "a", "c"]);
+}
+
+proptest! {
+    #[test]
+    fn no_rules_make_anyone_panic(words in prop::collection::vec("AND|!|==|~~|in|ipmatch|>|\\PC{0,6}", 0..6), nested in any::<bool>()) {
+        let rules = if nested { json!([words, [words]]) } else { json!(words) };
+        if let Ok(expr) = Expr::compile(&rules) {
+            let _ = expr.eval(&lookup);
+        }
+    }
 }

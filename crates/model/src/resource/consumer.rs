@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::{Id, Plugins, lenient};
 
+/// Someone who uses routes; known by the user name.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Consumer {
     pub username: Box<str>,
@@ -30,6 +31,7 @@ pub struct Credential {
     pub plugins: Plugins,
 }
 
+/// Plugins that consumers share.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct ConsumerGroup {
     #[serde(default)]

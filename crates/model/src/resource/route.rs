@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{Id, Plugins, Status, Timeout, Upstream, lenient};
 
+/// Which requests, and what is done with them.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Route {
     #[serde(default)]
@@ -76,6 +77,7 @@ impl Route {
     }
 }
 
+/// What routes share.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Service {
     #[serde(default)]
@@ -99,6 +101,7 @@ pub struct Service {
     pub hosts: Vec<Box<str>>,
 }
 
+/// Which connections, and where they go.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct StreamRoute {
     #[serde(default)]

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::{Hidden, Id, Status, lenient};
 
+/// Certificates with their keys, and the names they are for.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Ssl {
     #[serde(default)]

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::{Hidden, Id, Node, Timeout, lenient, node};
 
+/// Where requests go.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Upstream {
     #[serde(default)]

@@ -86,7 +86,10 @@ fn yaml(text: &str) -> Result<Map<String, Value>, FileError> {
         .map(Option::unwrap_or_default)
         .map_err(|error| {
             let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
-            FileError::Yaml { line, column, reason: error.to_string() }
+            let reason = error.to_string();
+            // The place is told once.
+            let reason = reason.trim_end_matches(&format!(" at line {line}, column {column}")).to_owned();
+            FileError::Yaml { line, column, reason }
         })
 }
 
