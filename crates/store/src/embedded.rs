@@ -19,7 +19,8 @@ use tokio::sync::oneshot;
 
 use crate::{
     Batch, Commit, Error, Store,
-    memory::{HISTORY, Log, Tree, millis},
+    log::{HISTORY, Log},
+    tree::{Tree, millis},
 };
 use file::File;
 
@@ -33,10 +34,12 @@ pub struct Embedded {
     writer: Option<JoinHandle<()>>,
 }
 
+type Answer = oneshot::Sender<Result<u64, Error>>;
+
 /// One commit on its way, and who waits for it.
 struct Request {
     commit: Commit,
-    answer: oneshot::Sender<Result<u64, Error>>,
+    answer: Answer,
 }
 
 impl Embedded {
@@ -183,7 +186,7 @@ impl Writer {
     }
 }
 
-fn send(answers: Vec<(oneshot::Sender<Result<u64, Error>>, Result<u64, Error>)>) {
+fn send(answers: Vec<(Answer, Result<u64, Error>)>) {
     for (answer, result) in answers {
         // Who asked may have gone; it is done all the same.
         let _ = answer.send(result);

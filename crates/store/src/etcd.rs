@@ -11,7 +11,7 @@ mod txn;
 mod watch;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -160,9 +160,9 @@ impl Etcd {
     async fn leases(&self, commit: &Commit) -> Result<BTreeMap<u64, i64>, Error> {
         let mut leases = BTreeMap::new();
         for ttl in commit.writes.iter().filter_map(Write::ttl) {
-            if !leases.contains_key(&ttl) {
+            if let Entry::Vacant(lease) = leases.entry(ttl) {
                 let granted = self.client.lease_grant(signed(ttl.max(1))).await;
-                leases.insert(ttl, granted.map_err(|status| self.client.error(&status))?.id);
+                lease.insert(granted.map_err(|status| self.client.error(&status))?.id);
             }
         }
         Ok(leases)

@@ -7,9 +7,11 @@ pub mod backup;
 pub mod bucket;
 pub mod embedded;
 pub mod etcd;
+mod log;
 pub mod memory;
 pub mod source;
 pub mod suite;
+mod tree;
 
 use std::{collections::HashMap, sync::Arc};
 

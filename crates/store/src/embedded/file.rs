@@ -3,6 +3,7 @@
 //! The rule to know: one transaction, one fsync, and the revision goes with the resources it is the revision of.
 
 use std::{
+    fmt::Display,
     fs::{self, DirBuilder, OpenOptions},
     io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
@@ -17,7 +18,7 @@ use redb::{
     backends::FileBackend,
 };
 
-use crate::{Batch, Error, memory::Tree};
+use crate::{Batch, Error, tree::Tree};
 
 /// Key → (created, modified, when its ttl ends or 0, value).
 const RESOURCES: TableDefinition<'_, &str, (u64, u64, u64, &str)> = TableDefinition::new("resources");
@@ -189,10 +190,10 @@ fn private() -> OpenOptions {
     options
 }
 
-fn unavailable(path: &Path, reason: impl ToString) -> Error {
+fn unavailable(path: &Path, reason: impl Display) -> Error {
     Error::Unavailable { store: path.display().to_string(), reason: reason.to_string() }
 }
 
-fn corrupt(path: &Path, reason: impl ToString) -> Error {
+fn corrupt(path: &Path, reason: impl Display) -> Error {
     Error::Corrupt { what: path.display().to_string(), reason: reason.to_string() }
 }

@@ -142,21 +142,25 @@ async fn damage_is_found() {
     assert!(found > 10, "only {found} of 150");
 }
 
-/// How often a writer is killed; more where more is asked for.
-fn rounds() -> u32 {
-    std::env::var("KILL_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(25)
-}
-
 const WRITERS: u64 = 4;
 
 /// No acknowledged write is lost, none is half done, whenever the process dies.
 #[tokio::test]
 async fn survives_sigkill() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut newest = 1;
-    let mut store_id = None;
+    // More where more is asked for.
+    let stores = std::env::var("KILL_STORES").ok().and_then(|stores| stores.parse().ok()).unwrap_or(4);
     let mut written = 0;
-    for round in 0..rounds() {
+    for _ in 0..stores {
+        written = written.max(survives_several().await);
+    }
+    assert!(written > 10, "writers came to {written} only");
+}
+
+/// Kills the writers of one store time and again, from its making on. Gives how far they came.
+async fn survives_several() -> u64 {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut newest, mut written, mut store_id) = (1, 0, None);
+    for round in 0..6 {
         let (acknowledged, revision) = kill_a_writer(dir.path());
         let store = Embedded::open(dir.path()).unwrap();
         let snapshot = store.snapshot().await.unwrap();
@@ -173,14 +177,16 @@ async fn survives_sigkill() {
             written = written.max(kept);
         }
     }
-    assert!(written > 10, "writers came to {written} only");
+    written
 }
 
 /// Runs the test below in a process of its own, kills it, and tells what it acknowledged.
 fn kill_a_writer(dir: &Path) -> ([u64; WRITERS as usize], u64) {
     let mut child = writer(dir);
     let output = BufReader::new(child.stdout.take().unwrap());
-    let delay = Duration::from_micros(rand::rng().random_range(0..150_000));
+    // Half of them while the store is opened, half while it is written.
+    let longest = if rand::random() { 20_000 } else { 150_000 };
+    let delay = Duration::from_micros(rand::rng().random_range(0..longest));
     let killer = std::thread::spawn(move || {
         std::thread::sleep(delay);
         child.kill().unwrap();
@@ -232,4 +238,52 @@ async fn writes_until_killed() {
         }
     };
     futures_util::future::join_all((0..WRITERS).map(write)).await;
+}
+
+/// A full disk refuses writes, loses none that was acknowledged, and is forgotten when there is room again.
+#[test]
+fn survives_a_full_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    // What is too much for the limit is an error instead of a signal, as on a full disk.
+    let limited = "trap '' XFSZ; ulimit -S -f 4096; exec \"$@\"";
+    let output = Command::new("bash")
+        .args(["-c", limited, "bash"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "embedded::tests::writes_until_full", "--nocapture"])
+        .env("WRITE_UNTIL_FULL", dir.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("recovered"), "{output:?}");
+}
+
+/// The other side of [`survives_a_full_disk`]; by itself it does nothing.
+#[tokio::test]
+async fn writes_until_full() {
+    let Some(dir) = std::env::var_os("WRITE_UNTIL_FULL") else { return };
+    let store = Embedded::open(Path::new(&dir)).unwrap();
+    let put = |n: usize| Commit::put(key(n.to_string()), "x".repeat(100_000));
+    let mut acknowledged = 0;
+    let error = loop {
+        match store.commit(put(acknowledged)).await {
+            Ok(_) => acknowledged += 1,
+            Err(error) => break error,
+        }
+        assert!(acknowledged < 100, "there is no limit");
+    };
+    assert!(matches!(&error, Error::Unavailable { store, .. } if store.ends_with("store.redb")), "{error}");
+    assert!(acknowledged > 0);
+    assert!(store.commit(put(acknowledged)).await.is_err());
+    assert_eq!(store.snapshot().await.unwrap().len(), acknowledged, "what failed is not seen");
+
+    let pid = std::process::id().to_string();
+    let lifted = Command::new("prlimit").args(["--fsize=unlimited", "--pid", &pid]).status().unwrap();
+    assert!(lifted.success());
+    let revision = store.commit(put(acknowledged)).await.unwrap();
+    let snapshot = store.snapshot().await.unwrap();
+    assert_eq!((snapshot.len(), snapshot.revision), (acknowledged + 1, revision));
+    drop(store);
+    let reopened = Embedded::open(Path::new(&dir)).unwrap().snapshot().await.unwrap();
+    assert!(reopened.iter().eq(snapshot.iter()));
+    println!("recovered");
 }

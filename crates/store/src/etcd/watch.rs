@@ -41,7 +41,7 @@ impl Reader {
                     Some(Err(status)) => return Some((Err(reader.client.error(&status)), None)),
                     None => return Some((Err(reader.ended("the connection was closed")), None)),
                 };
-                match reader.read(response) {
+                match reader.read(&response) {
                     Ok(batches) => ready.extend(batches),
                     Err(error) => return Some((Err(error), None)),
                 }
@@ -51,7 +51,7 @@ impl Reader {
     }
 
     /// One response has whole revisions, in order: we don't ask for fragments.
-    fn read(&mut self, response: WatchResponse) -> Result<Vec<Batch>, Error> {
+    fn read(&mut self, response: &WatchResponse) -> Result<Vec<Batch>, Error> {
         if response.canceled {
             return Err(match unsigned(response.compact_revision) {
                 0 => self.ended(&response.cancel_reason),

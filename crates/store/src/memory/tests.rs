@@ -1,4 +1,4 @@
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt};
 
 use super::*;
 
@@ -35,26 +35,4 @@ async fn a_watch_does_not_outlive_its_store() {
     drop(store);
     assert!(matches!(watch.next().await, Some(Err(Error::Unavailable { .. }))));
     assert!(watch.next().await.is_none());
-}
-
-#[test]
-fn a_tree_expires_what_is_due_and_nothing_else() {
-    let mut tree = Tree::new(Snapshot::new("s", 1));
-    let put = |id: &str, ttl| Commit {
-        writes: vec![Write::Put { key: key(id), value: "{}".into(), ttl }],
-        ..Commit::default()
-    };
-    tree.commit(&put("short", Some(1)), 0).unwrap();
-    tree.commit(&put("renewed", Some(1)), 0).unwrap();
-    tree.commit(&put("kept", Some(1)), 0).unwrap();
-    tree.commit(&put("renewed", Some(5)), 500).unwrap();
-    tree.commit(&put("kept", None), 500).unwrap();
-    assert_eq!(tree.next_due(), Some(1000));
-    assert_eq!(tree.expire(999), None);
-    let batch = tree.expire(1000).unwrap();
-    assert_eq!(batch.changes, [Change::Delete(key("short"))]);
-    assert_eq!((batch.revision, tree.snapshot.revision), (7, 7));
-    assert_eq!(tree.next_due(), Some(5500));
-    tree.commit(&Commit::delete(key("renewed")), 600).unwrap();
-    assert_eq!(tree.next_due(), None);
 }
