@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat};
 use model::{Instance, Snapshot};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -66,8 +66,6 @@ struct Header {
 pub struct Kept {
     pub update: Arc<Update>,
     pub highest_sequence: Option<u64>,
-    /// When the update was last known to be the store's.
-    pub verified_at: Option<DateTime<Utc>>,
 }
 
 impl Folder {
@@ -118,7 +116,7 @@ impl Folder {
             revision: update.snapshot.revision,
             sequence: update.sequence,
             highest_sequence: kept.highest_sequence,
-            verified_at: kept.verified_at.map(|time| time.to_rfc3339_opts(SecondsFormat::Millis, true)),
+            verified_at: update.verified_at.map(|time| time.to_rfc3339_opts(SecondsFormat::Millis, true)),
             by_hand: update.by_hand,
             digest: update.digest.clone(),
             instance: update.instance.clone(),

@@ -4,6 +4,7 @@
 //! once. After a cut it goes on where it stopped; where that is no longer possible it starts over.
 
 use std::{
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,7 +13,7 @@ use chrono::Utc;
 use futures_util::{StreamExt, stream::BoxStream};
 use model::{Change, Instance, Snapshot};
 use serde::Serialize;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::timeout;
 
 use super::{
     Origin, Update,
@@ -98,14 +99,15 @@ impl Follower {
         };
         // Anew each time: certificates may have been renewed, names may point elsewhere.
         let etcd = etcd::Etcd::open_reader(config).await.map_err(text)?;
-        self.heartbeat(&etcd).await?;
+        let beat = self.heartbeat(etcd.client().clone());
+        let answer = beat.await;
+        self.answered(answer)?;
         let mut batches = match self.go_on(&etcd).await? {
             Some(batches) => batches,
             None => self.start_over(&etcd).await?,
         };
-        let mut heartbeat = interval(HEARTBEAT);
-        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        heartbeat.reset();
+        // Beside the watch: a slow answer must not keep a change waiting.
+        let mut heartbeat = pin!(self.next_heartbeat(&etcd));
         loop {
             tokio::select! {
                 batch = batches.next() => match batch {
@@ -114,14 +116,21 @@ impl Follower {
                     Some(Err(error)) => return Err(error.to_string()),
                     None => return Ok(()),
                 },
-                _ = heartbeat.tick() => {
-                    let before = self.instance.clone();
-                    self.heartbeat(&etcd).await?;
-                    if self.instance != before {
+                answer = &mut heartbeat => {
+                    if self.answered(answer)? {
                         self.offer(false);
                     }
+                    heartbeat.set(self.next_heartbeat(&etcd));
                 }
             }
+        }
+    }
+
+    fn next_heartbeat(&self, etcd: &etcd::Etcd) -> impl Future<Output = Result<Answer, String>> + use<> {
+        let beat = self.heartbeat(etcd.client().clone());
+        async move {
+            tokio::time::sleep(HEARTBEAT).await;
+            beat.await
         }
     }
 
@@ -215,23 +224,24 @@ impl Follower {
         self.board.offer(update, afresh, None);
     }
 
-    /// One heartbeat. Fails where the control plane will not have us, and for a while where it does not answer:
-    /// without its instance configuration, a snapshot's secrets can't be read.
-    async fn heartbeat(&mut self, etcd: &etcd::Etcd) -> Result<(), String> {
-        let (revision, source) = self.shared.in_force();
-        let beat = Beat {
-            node: &self.config.node,
-            gateway_group: &self.group,
-            control_plane_revision: revision,
-            source: source.map_or("none", Origin::name),
-        };
-        match heartbeat::beat(etcd.client(), &beat).await {
-            Ok(Answer::Instance(instance)) => {
-                if self.instance.as_deref() != Some(&*instance) {
-                    self.instance = Some(Arc::from(instance));
-                }
-            }
-            Ok(Answer::Unknown) => self.instance = None,
+    /// One heartbeat, told what is served when it is sent.
+    fn heartbeat(&self, client: etcd::Client) -> impl Future<Output = Result<Answer, String>> + use<> {
+        let (node, group, shared) = (self.config.node.clone(), self.group.clone(), self.shared.clone());
+        async move {
+            let (revision, source) = shared.in_force();
+            let source = source.map_or("none", Origin::name);
+            let beat = Beat { node: &node, gateway_group: &group, control_plane_revision: revision, source };
+            heartbeat::beat(&client, &beat).await
+        }
+    }
+
+    /// Takes the answer to a heartbeat, and says whether it brought another instance configuration. Fails where the
+    /// control plane will not have us, and for a while where it does not answer: without its instance configuration, a
+    /// snapshot's secrets can't be read.
+    fn answered(&mut self, answer: Result<Answer, String>) -> Result<bool, String> {
+        let new = match answer {
+            Ok(Answer::Instance(instance)) => Some(Arc::from(instance)),
+            Ok(Answer::Unknown) => None,
             Ok(Answer::Refused(reason)) => return Err(reason),
             Err(error) => {
                 self.unanswered += 1;
@@ -239,11 +249,13 @@ impl Follower {
                 if self.instance.is_none() && self.unanswered < UNANSWERED {
                     return Err(format!("no answer to a heartbeat: {error}"));
                 }
-                return Ok(());
+                return Ok(false);
             }
-        }
+        };
         self.unanswered = 0;
-        Ok(())
+        let changed = new != self.instance;
+        self.instance = new;
+        Ok(changed)
     }
 }
 

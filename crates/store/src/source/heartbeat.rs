@@ -91,4 +91,38 @@ mod tests {
             assert_eq!(read(StatusCode::from_u16(status).unwrap(), body.as_bytes()), expected, "{body}");
         }
     }
+
+    /// A control plane that takes heartbeats on the port where it speaks gRPC, and repeats what it was told.
+    #[tokio::test]
+    async fn speaks_plain_http_over_the_clients_connection() {
+        use hyper_util::rt::{TokioExecutor, TokioIo};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let echo = hyper::service::service_fn(async |request: Request<hyper::body::Incoming>| {
+            assert_eq!((request.method().as_str(), request.uri().path()), ("POST", PATH));
+            let told = request.into_body().collect().await?.to_bytes();
+            let told = String::from_utf8_lossy(&told).into_owned();
+            let answer = format!(r#"{{"config":{{"config_version":1,"config_payload":{{"told":{told}}}}}}}"#);
+            Ok::<_, hyper::Error>(http::Response::new(Full::new(Bytes::from(answer))))
+        });
+        let server = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            server.serve_connection(TokioIo::new(stream), echo).await
+        };
+        let node = Node { instance_id: "me".into(), ..Node::default() };
+        let said = Beat { node: &node, gateway_group: "default", control_plane_revision: 7, source: "disk" };
+        let config = crate::etcd::Config { hosts: vec![url], ..crate::etcd::Config::default() };
+        let client = Client::new(config).unwrap();
+        let answer = tokio::select! {
+            answer = beat(&client, &said) => answer,
+            ended = server => panic!("the server ended: {ended:?}"),
+        };
+        let Ok(Answer::Instance(instance)) = answer else { panic!("{answer:?}") };
+        let told = &instance.config_payload.other["told"];
+        assert_eq!(told["instance_id"], "me");
+        assert_eq!(told["gateway_group"], "default");
+        assert_eq!(told["control_plane_revision"], 7);
+        assert_eq!(told["source"], "disk");
+    }
 }

@@ -200,20 +200,15 @@ impl Run {
             }
         }
         self.shared.applied(update);
+        self.publish();
         self.keep();
     }
 
     /// What is in force goes to disk, unless it comes from there.
     fn keep(&self) {
         let (Some(keeper), Some(update)) = (&self.keeper, self.shared.current()) else { return };
-        let Some((origin, facts)) = self.failover.in_force() else { return };
-        if origin != Origin::Disk {
-            let verified_at = if self.confirmed(origin) { Some(Utc::now()) } else { facts.verified_at };
-            keeper.keep(disk::Kept {
-                update,
-                highest_sequence: self.failover.highest_sequence(),
-                verified_at,
-            });
+        if self.failover.in_force().is_some_and(|(origin, _)| origin != Origin::Disk) {
+            keeper.keep(disk::Kept { update, highest_sequence: self.failover.highest_sequence() });
         }
     }
 
@@ -249,6 +244,7 @@ impl Run {
                 let confirmed = self.confirmed(from);
                 self.failover.hear(Event::Lost { from, refused }, now);
                 if confirmed {
+                    self.publish();
                     // The last moment at which it was known to be current must survive a restart.
                     self.keep();
                 }

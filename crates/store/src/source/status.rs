@@ -176,7 +176,16 @@ impl Shared {
     }
 
     pub fn current(&self) -> Option<Arc<Update>> {
-        self.known().current.clone()
+        let known = self.known();
+        let mut current = known.current.clone()?;
+        let verified_at = if known.confirmed { Some(Utc::now()) } else { known.verified_at };
+        let revision = known.status.revision;
+        if current.verified_at != verified_at || current.snapshot.revision != revision {
+            // What was learnt since about the very same resources.
+            let current = Arc::make_mut(&mut current);
+            (current.verified_at, current.snapshot.revision) = (verified_at, revision);
+        }
+        Some(current)
     }
 
     /// The revision in force, for heartbeats, and where it came from.

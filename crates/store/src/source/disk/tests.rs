@@ -20,13 +20,13 @@ fn update(revision: u64, resources: usize) -> Update {
         origin: Origin::ControlPlane,
         sequence: None,
         rejected: vec![],
-        verified_at: None,
+        verified_at: Some(DateTime::UNIX_EPOCH),
         by_hand: false,
     }
 }
 
 fn kept(update: Update) -> Kept {
-    Kept { update: Arc::new(update), highest_sequence: Some(7), verified_at: Some(DateTime::UNIX_EPOCH) }
+    Kept { update: Arc::new(update), highest_sequence: Some(7) }
 }
 
 fn folder() -> (tempfile::TempDir, Folder) {

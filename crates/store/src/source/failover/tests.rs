@@ -296,6 +296,16 @@ fn a_fallback_that_is_too_old_is_refused_where_asked_for() {
 }
 
 #[test]
+fn the_previous_generation_on_disk_is_better_than_nothing() {
+    let mut rig = Rig::control_plane();
+    rig.failover = Failover::new(policy(ControlPlane), Some(12));
+    rig.offer(Disk, backup(11, facts("a", 5, 10)), true);
+    assert_eq!(rig.offer(Bucket, backup(10, facts("a", 9, 10)), true), None);
+    assert_eq!(rig.wait(3), Some(Disk));
+    assert_eq!(rig.offer(Bucket, backup(12, facts("a", 6, 10)), true), Some(Bucket));
+}
+
+#[test]
 fn what_cannot_be_used_is_not_tried_again_until_it_changes() {
     let mut rig = Rig::following(facts("a", 5, 10));
     rig.failover.hear(Event::Offer { from: ControlPlane, facts: facts("a", 6, 10), whole: false }, rig.now());
