@@ -1,0 +1,94 @@
+//! `test`, `start`, `stop`, `quit`, `restart`, `reload`: APISIX's verbs.
+
+use std::{
+    fs::{self, OpenOptions},
+    os::unix::process::CommandExt as _,
+    process::{Command, ExitCode, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use nix::sys::signal::Signal;
+
+use super::{remark, say};
+use crate::{
+    daemon::Daemon,
+    settings::{Loaded, Settings},
+};
+
+/// How long a new process may take until it has its listeners.
+const START: Duration = Duration::from_secs(30);
+
+pub fn test(loaded: &Loaded) -> anyhow::Result<ExitCode> {
+    loaded.warnings.iter().for_each(|warning| remark(warning));
+    crate::planes::check(&loaded.settings)?;
+    say(&format!("configuration file {} test is successful", loaded.settings.file.display()));
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn start(loaded: &Loaded) -> anyhow::Result<ExitCode> {
+    let settings = &loaded.settings;
+    let daemon = Daemon::new(&settings.pid_file);
+    if let Some(pid) = daemon.running() {
+        bail!("it is running already, as process {pid} ({})", settings.pid_file.display());
+    }
+    loaded.warnings.iter().for_each(|warning| remark(warning));
+    crate::planes::check(settings)?;
+    let log = &settings.error_log;
+    if let Some(folder) = log.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("{} can't be made", folder.display()))?;
+    }
+    let open = OpenOptions::new().create(true).append(true).open(log);
+    let to_log = open.with_context(|| format!("the log {} can't be written", log.display()))?;
+    let mut child = Command::new(std::env::current_exe()?)
+        .arg("run")
+        .arg("--config")
+        .arg(std::path::absolute(&settings.file)?)
+        .stdin(Stdio::null())
+        .stdout(to_log.try_clone()?)
+        .stderr(to_log)
+        // Ctrl-C in the terminal that started it is not meant for it.
+        .process_group(0)
+        .spawn()
+        .context("the process can't be started")?;
+    let until = Instant::now() + START;
+    while daemon.running().is_none() {
+        if let Some(status) = child.try_wait()? {
+            bail!("it did not start ({status}); its last words are in {}", log.display());
+        }
+        if Instant::now() > until {
+            bail!("it did not start within {} s; see {}", START.as_secs(), log.display());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    say(&format!("keelgate runs as process {}, log in {}", child.id(), log.display()));
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn stop(settings: &Settings) -> anyhow::Result<ExitCode> {
+    Daemon::new(&settings.pid_file).end(Signal::SIGINT, START)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn quit(settings: &Settings) -> anyhow::Result<ExitCode> {
+    let in_flight = settings.proxy.as_ref().map_or(Duration::ZERO, |proxy| proxy.shutdown_timeout);
+    Daemon::new(&settings.pid_file).end(Signal::SIGQUIT, in_flight + START)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn restart(loaded: &Loaded) -> anyhow::Result<ExitCode> {
+    crate::planes::check(&loaded.settings)?;
+    let daemon = Daemon::new(&loaded.settings.pid_file);
+    if daemon.running().is_some() {
+        daemon.end(Signal::SIGINT, START)?;
+    }
+    start(loaded)
+}
+
+pub fn reload(loaded: &Loaded) -> anyhow::Result<ExitCode> {
+    loaded.warnings.iter().for_each(|warning| remark(warning));
+    crate::planes::check(&loaded.settings)?;
+    Daemon::new(&loaded.settings.pid_file).reload()?;
+    say("the new configuration is in force");
+    Ok(ExitCode::SUCCESS)
+}

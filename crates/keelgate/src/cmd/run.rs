@@ -1,0 +1,74 @@
+//! `run`: the process itself, from start to signals to end.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    daemon::{Daemon, Reloads},
+    log,
+    planes::Planes,
+    settings::{self, Loaded},
+};
+
+pub fn run(loaded: Loaded) -> anyhow::Result<ExitCode> {
+    log::start(loaded.settings.log_level);
+    loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    // Everything but the proxy's requests runs here; those have a runtime per worker.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("keelgate")
+        .enable_all()
+        .build()
+        .context("no tokio runtime")?;
+    let code = runtime.block_on(live(loaded));
+    runtime.shutdown_background();
+    code
+}
+
+async fn live(loaded: Loaded) -> anyhow::Result<ExitCode> {
+    let file = loaded.settings.file.clone();
+    let daemon = Daemon::new(&loaded.settings.pid_file);
+    let (mut terminate, mut quit) = (signal(SignalKind::terminate())?, signal(SignalKind::quit())?);
+    let (mut interrupt, mut hangup) = (signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?);
+    let mut reopen = signal(SignalKind::user_defined1())?;
+    let mut planes = Planes::start(loaded.settings).await?;
+    daemon.register();
+    let mut reloads = Reloads::default();
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = quit.recv() => break,
+            _ = interrupt.recv() => {
+                tracing::info!("stopping at once");
+                daemon.unregister();
+                return Ok(ExitCode::SUCCESS);
+            }
+            _ = hangup.recv() => {
+                reloads.count += 1;
+                reloads.error = reload(&mut planes, &file).await.err().map(|error| format!("{error:#}"));
+                if let Some(error) = &reloads.error {
+                    tracing::error!(error, "the new settings were not taken; the old ones stay in force");
+                }
+                let _ = daemon.tell(&reloads);
+            }
+            _ = reopen.recv() => planes.reopen_logs(),
+        }
+    }
+    tracing::info!("finishing what is in flight, then stopping");
+    tokio::select! {
+        () = planes.finish() => {}
+        _ = terminate.recv() => {}
+        _ = quit.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    daemon.unregister();
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn reload(planes: &mut Planes, file: &std::path::Path) -> anyhow::Result<()> {
+    let Loaded { settings, warnings } = settings::load(file)?;
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    planes.reload(settings).await
+}

@@ -1,0 +1,187 @@
+//! What this node tells about itself: status (7085), control API (9090), metrics (9091).
+//!
+//! The rule to know: everything here reads; only `accept` and `backup` ask the planes to do something.
+
+mod apisix;
+mod metrics;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use axum::{
+    Json, Router,
+    extract::State,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+
+use crate::{
+    planes::{control::ControlPlane, data::DataPlane},
+    settings::Settings,
+};
+
+pub use metrics::router as metrics_router;
+
+/// What there is to see, swapped as a whole by a reload.
+pub struct View {
+    parts: ArcSwap<Parts>,
+}
+
+/// The planes of this process.
+pub struct Parts {
+    pub settings: Settings,
+    pub data: Option<Arc<DataPlane>>,
+    pub source: Option<store::source::Handle>,
+    pub control: Option<Arc<ControlPlane>>,
+}
+
+impl View {
+    pub fn new(settings: &Settings) -> Self {
+        let parts = Parts { settings: settings.clone(), data: None, source: None, control: None };
+        Self { parts: ArcSwap::from_pointee(parts) }
+    }
+
+    pub fn show(
+        &self,
+        settings: &Settings,
+        data: Option<Arc<DataPlane>>,
+        source: Option<store::source::Handle>,
+        control: Option<Arc<ControlPlane>>,
+    ) {
+        self.parts.store(Arc::new(Parts { settings: settings.clone(), data, source, control }));
+    }
+
+    pub fn parts(&self) -> Arc<Parts> {
+        self.parts.load_full()
+    }
+}
+
+/// The control API: ours, and APISIX's.
+pub fn router(view: Arc<View>) -> Router {
+    Router::new()
+        .route("/v1/config", get(config))
+        .route("/v1/config/accept", post(accept))
+        .route("/v1/backup", post(backup))
+        .with_state(view.clone())
+        .merge(apisix::router(view))
+        .fallback(|| async { error(StatusCode::NOT_FOUND, "404 Route Not Found") })
+}
+
+/// The status API. APISIX's paths and answers.
+pub fn status_router(view: Arc<View>) -> Router {
+    Router::new()
+        .route("/status", get(|| async { Json(json!({"status": "ok"})) }))
+        .route("/status/ready", get(ready))
+        .with_state(view)
+}
+
+/// Ready means that a verified configuration is served, wherever it came from.
+async fn ready(State(view): State<Arc<View>>) -> Response {
+    let parts = view.parts();
+    let ready = match &parts.source {
+        Some(source) => source.status().ready,
+        None => parts.control.as_ref().is_some_and(|control| control.opened().is_some()),
+    };
+    if ready {
+        return Json(json!({"status": "ok"})).into_response();
+    }
+    let body = json!({"status": "error", "error": "no verified configuration is being served yet"});
+    (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
+}
+
+async fn config(State(view): State<Arc<View>>) -> Json<Value> {
+    Json(describe(&view.parts()))
+}
+
+/// The whole state of this node as `/v1/config` shows it.
+pub fn describe(parts: &Parts) -> Value {
+    let mut shown = Map::new();
+    shown.insert("role".into(), parts.settings.role.name().into());
+    shown.insert("group".into(), parts.settings.group.clone().into());
+    shown.insert("version".into(), env!("CARGO_PKG_VERSION").into());
+    let opened = parts.control.as_ref().and_then(|control| control.opened());
+    match &parts.source {
+        Some(source) => {
+            if let Ok(Value::Object(status)) = serde_json::to_value(source.status()) {
+                shown.extend(status);
+            }
+        }
+        None => {
+            let snapshot = opened.as_ref().and_then(|opened| opened.mirror.view().ok()).unwrap_or_default();
+            shown.insert("source".into(), "none".into());
+            shown.insert("store_id".into(), (*snapshot.store_id).into());
+            shown.insert("revision".into(), snapshot.revision.into());
+            shown.insert("resources".into(), snapshot.len().into());
+            shown.insert("held".into(), Value::Null);
+        }
+    }
+    shown.insert("rejected".into(), rejected(parts).into());
+    if let Some(opened) = opened {
+        let exporter = opened.exporter.as_ref();
+        shown.insert("backup".into(), exporter.map_or(Value::Null, |exporter| json!(exporter.status())));
+        let instances: Vec<Value> = opened
+            .instances
+            .list()
+            .into_iter()
+            .map(|(ago, beat)| json!({"heard_s_ago": ago.as_secs(), "instance": beat}))
+            .collect();
+        shown.insert("data_planes".into(), instances.into());
+        shown.insert("store_error".into(), opened.mirror.last_error().into());
+    }
+    Value::Object(shown)
+}
+
+/// What was refused, by reading or by compiling.
+fn rejected(parts: &Parts) -> Vec<Value> {
+    let Some(data) = &parts.data else { return Vec::new() };
+    let unreadable = data.last().unreadable;
+    let mut all: Vec<Value> = unreadable.iter().map(|rejected| json!(rejected)).collect();
+    all.extend(data.report.load().rejected.iter().map(|rejected| {
+        json!({
+            "kind": rejected.kind().name(),
+            "id": rejected.id(),
+            "reason": rejected.reason,
+            "since": chrono::DateTime::<chrono::Utc>::from(rejected.since).to_rfc3339(),
+            "serving_stale": rejected.serving_stale,
+        })
+    }));
+    all
+}
+
+async fn accept(State(view): State<Arc<View>>) -> Response {
+    let parts = view.parts();
+    let mut accepted = Vec::new();
+    if let Some(source) = &parts.source
+        && let Ok(held) = source.accept().await
+    {
+        accepted.push(format!(
+            "the control plane's configuration: {} resources at revision {}",
+            held.offered.resources, held.offered.revision
+        ));
+    }
+    let opened = parts.control.as_ref().and_then(|control| control.opened());
+    if let Some(exporter) = opened.as_ref().and_then(|opened| opened.exporter.as_ref()) {
+        let held = exporter.status().backends.into_iter().filter(|backend| backend.held.is_some());
+        let names: Vec<String> = held.map(|backend| format!("the backup in {}", backend.name)).collect();
+        if !names.is_empty() {
+            exporter.accept().await;
+            accepted.extend(names);
+        }
+    }
+    Json(json!({ "accepted": accepted })).into_response()
+}
+
+async fn backup(State(view): State<Arc<View>>) -> Response {
+    let opened = view.parts().control.as_ref().and_then(|control| control.opened());
+    let Some(exporter) = opened.as_ref().and_then(|opened| opened.exporter.as_ref()) else {
+        return error(StatusCode::NOT_FOUND, "this node writes no backup: it has no `fallback_cp`");
+    };
+    Json(json!(exporter.now().await)).into_response()
+}
+
+/// An error as APISIX's APIs answer it.
+fn error(status: StatusCode, text: &str) -> Response {
+    (status, Json(json!({ "error_msg": text }))).into_response()
+}

@@ -1,0 +1,119 @@
+//! APISIX's control API: the resources in force, the schemas.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::{Path, State},
+    response::{IntoResponse, Response},
+    routing::{get, post, put},
+};
+use http::StatusCode;
+use model::{Key, Kind, Resource, Snapshot};
+use serde_json::{Map, Value, json};
+
+use super::{View, error};
+
+/// The folders that can be listed, and the word for one of them.
+const SHOWN: [(Kind, &str, &str); 3] = [
+    (Kind::Routes, "routes", "route"),
+    (Kind::Services, "services", "service"),
+    (Kind::Upstreams, "upstreams", "upstream"),
+];
+
+pub fn router(view: Arc<View>) -> Router {
+    let mut router = Router::new();
+    for (kind, many, one) in SHOWN {
+        let list = move |State(view): State<Arc<View>>| async move { list(&view, kind) };
+        let show =
+            move |State(view): State<Arc<View>>, Path(id): Path<String>| async move { show(&view, kind, id) };
+        router =
+            router.route(&format!("/v1/{many}"), get(list)).route(&format!("/v1/{one}/{{id}}"), get(show));
+    }
+    router
+        .route("/v1/plugin_metadatas", get(all_metadata))
+        .route("/v1/plugin_metadata/{name}", get(metadata))
+        .route("/v1/schema", get(schema))
+        .route("/v1/healthcheck", get(|| async { Json(json!([])) }))
+        // There is no garbage to collect: it answers as APISIX does, for scripts.
+        .route("/v1/gc", post(|| async { StatusCode::OK }))
+        .route("/v1/plugins/reload", put(|| async { "done" }))
+        .with_state(view)
+}
+
+fn snapshot(view: &View) -> Snapshot {
+    let parts = view.parts();
+    if let Some(data) = &parts.data {
+        return data.plan().snapshot.clone();
+    }
+    let opened = parts.control.as_ref().and_then(|control| control.opened());
+    opened.and_then(|opened| opened.mirror.view().ok()).unwrap_or_default()
+}
+
+fn list(view: &View, kind: Kind) -> Response {
+    let snapshot = snapshot(view);
+    Json(snapshot.of(kind).map(|resource| shown(resource)).collect::<Vec<_>>()).into_response()
+}
+
+fn show(view: &View, kind: Kind, id: String) -> Response {
+    match snapshot(view).get(&Key::new(kind, id.clone())) {
+        Some(resource) => Json(shown(resource)).into_response(),
+        None => error(StatusCode::NOT_FOUND, &format!("{} not found: {id}", kind.singular())),
+    }
+}
+
+/// A resource as APISIX's workers hold it.
+fn shown(resource: &Resource) -> Value {
+    json!({
+        "key": format!("/apisix/{}", resource.key),
+        "value": serde_json::from_str::<Value>(&resource.value).unwrap_or(Value::Null),
+        "createdIndex": resource.created,
+        "modifiedIndex": resource.modified,
+        "clean_handlers": {},
+        "has_domain": false,
+        "orig_modifiedIndex": resource.modified,
+        "update_count": 0,
+    })
+}
+
+async fn all_metadata(State(view): State<Arc<View>>) -> Response {
+    let all: Vec<Value> =
+        snapshot(&view).of(Kind::PluginMetadata).filter_map(|resource| named(resource)).collect();
+    Json(all).into_response()
+}
+
+async fn metadata(State(view): State<Arc<View>>, Path(name): Path<String>) -> Response {
+    let found = snapshot(&view).get(&Key::new(Kind::PluginMetadata, name.clone())).and_then(|r| named(r));
+    match found {
+        Some(metadata) => Json(metadata).into_response(),
+        None => error(StatusCode::NOT_FOUND, &format!("plugin metadata[{name}] not found")),
+    }
+}
+
+fn named(resource: &Resource) -> Option<Value> {
+    let mut value: Map<String, Value> = resource.read().ok()?;
+    value.insert("id".into(), (*resource.key.id).into());
+    Some(Value::Object(value))
+}
+
+async fn schema(State(view): State<Arc<View>>) -> Json<Value> {
+    let parts = view.parts();
+    let main: Map<String, Value> = Kind::ALL
+        .into_iter()
+        .map(|kind| (kind.singular().replace(' ', "_"), model::schema::of(kind).clone()))
+        .collect();
+    let plugins: Map<String, Value> = crate::planes::specs(&parts.settings)
+        .map(|spec| {
+            let facts = spec.facts;
+            let mut entry = json!({"priority": facts.priority, "version": 0.1, "schema": (facts.schema)()});
+            if let Some(consumer) = facts.consumer_schema {
+                entry["consumer_schema"] = consumer();
+            }
+            if let Some(metadata) = facts.metadata_schema {
+                entry["metadata_schema"] = metadata();
+            }
+            (facts.name.to_owned(), entry)
+        })
+        .collect();
+    Json(json!({"main": main, "plugins": plugins, "stream_plugins": {}}))
+}

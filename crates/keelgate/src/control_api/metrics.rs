@@ -1,0 +1,142 @@
+//! The Prometheus page: what the engine counted, and what is to say of configuration and backups.
+
+use std::{fmt::Write as _, sync::Arc};
+
+use axum::{Router, extract::State, response::IntoResponse, routing::get};
+use http::header;
+use store::source::Origin;
+
+use super::{Parts, View};
+
+/// Prometheus' text format.
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+pub fn router(view: Arc<View>, path: &str) -> Router {
+    Router::new().route(path, get(page)).with_state(view)
+}
+
+async fn page(State(view): State<Arc<View>>) -> impl IntoResponse {
+    let parts = view.parts();
+    let attr = parts.settings.instance.config.config_payload.plugin_attr.get("prometheus").cloned();
+    let prefix =
+        attr.as_ref().and_then(|attr| attr["metric_prefix"].as_str()).unwrap_or("apisix_").to_owned();
+    let mut text = parts.data.as_ref().map_or_else(String::new, |data| data.shared.metrics.render(&prefix));
+    own(&parts, &prefix, &mut Page(&mut text));
+    ([(header::CONTENT_TYPE, TEXT)], text)
+}
+
+struct Page<'a>(&'a mut String);
+
+impl Page<'_> {
+    fn gauge(&mut self, name: &str, help: &str, values: &[(&str, f64)]) {
+        // Writing to a String can't fail.
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} gauge");
+        for (labels, value) in values {
+            let _ = writeln!(self.0, "{name}{labels} {value}");
+        }
+    }
+}
+
+fn own(parts: &Parts, prefix: &str, page: &mut Page<'_>) {
+    if let Some(source) = &parts.source {
+        configuration(parts, &source.status(), prefix, page);
+    }
+    let opened = parts.control.as_ref().and_then(|control| control.opened());
+    if let Some(exporter) = opened.as_ref().and_then(|opened| opened.exporter.as_ref()) {
+        backup(&exporter.status(), page);
+    }
+}
+
+fn configuration(parts: &Parts, status: &store::source::Status, prefix: &str, page: &mut Page<'_>) {
+    let flag = |on: bool| f64::from(u8::from(on));
+    let sources: Vec<(String, f64)> = Origin::ALL
+        .into_iter()
+        .map(|origin| (format!("{{source=\"{origin}\"}}"), flag(status.source == Some(origin))))
+        .collect();
+    let sources: Vec<(&str, f64)> = sources.iter().map(|(label, value)| (label.as_str(), *value)).collect();
+    page.gauge("keelgate_config_source", "1 for the source of the configuration in force", &sources);
+    page.gauge(
+        "keelgate_config_revision",
+        "Revision of the configuration in force",
+        &[("", count(status.revision))],
+    );
+    page.gauge(
+        "keelgate_config_age_seconds",
+        "Seconds since the store was last known to hold the configuration in force",
+        &[("", status.age_s.map_or(f64::NAN, count))],
+    );
+    page.gauge(
+        "keelgate_config_held",
+        "1 while a returning control plane's configuration is held",
+        &[("", flag(status.held.is_some()))],
+    );
+    page.gauge(
+        "keelgate_config_rejected",
+        "Resources that are refused",
+        &[("", count(super::rejected(parts).len() as u64))],
+    );
+    page.gauge(
+        "keelgate_cp_connected",
+        "1 while the control plane is followed",
+        &[("", flag(status.cp.connected))],
+    );
+    if let Some(data) = &parts.data {
+        page.gauge(
+            "keelgate_config_apply_seconds",
+            "How long the last change took to compile and put in force",
+            &[("", data.last().took.as_secs_f64())],
+        );
+    }
+    // APISIX's names for the same, for dashboards that are there already.
+    page.gauge(
+        &format!("{prefix}etcd_reachable"),
+        "Config server etcd reachable from APISIX, 0 is unreachable",
+        &[("", flag(status.cp.connected))],
+    );
+    page.gauge(
+        &format!("{prefix}etcd_modify_indexes"),
+        "Etcd modify index for APISIX keys",
+        &[
+            ("{key=\"max_modify_index\"}", count(status.revision)),
+            ("{key=\"x_etcd_index\"}", count(status.revision)),
+        ],
+    );
+}
+
+fn backup(status: &control::export::Status, page: &mut Page<'_>) {
+    let flag = |on: bool| f64::from(u8::from(on));
+    let each = |value: &dyn Fn(&control::export::BackendStatus) -> f64| -> Vec<(String, f64)> {
+        status.backends.iter().map(|one| (format!("{{backend=\"{}\"}}", one.name), value(one))).collect()
+    };
+    let mut gauge = |name: &str, help: &str, values: Vec<(String, f64)>| {
+        let values: Vec<(&str, f64)> = values.iter().map(|(label, value)| (label.as_str(), *value)).collect();
+        page.gauge(name, help, &values);
+    };
+    gauge(
+        "keelgate_backup_last_success_timestamp_seconds",
+        "When the backup was last written or found unchanged",
+        each(&|one| one.last_success.map_or(0.0, |at| at.timestamp() as f64)),
+    );
+    gauge(
+        "keelgate_backup_age_seconds",
+        "Seconds since the backup was last written or found unchanged",
+        each(&|one| one.last_success.map_or(f64::NAN, |at| (chrono::Utc::now() - at).num_seconds() as f64)),
+    );
+    gauge("keelgate_backup_sequence", "Sequence of the newest backup", each(&|one| count(one.sequence)));
+    gauge(
+        "keelgate_backup_verified",
+        "1 if the newest backup was read back, compiled and found equal to the store",
+        each(&|one| flag(one.verified == Some(true))),
+    );
+    gauge("keelgate_backup_errors_total", "Failed attempts to write", each(&|one| count(one.errors_total)));
+    gauge(
+        "keelgate_backup_guard_held",
+        "1 while a backup is not written because the store looks wrong",
+        each(&|one| flag(one.held.is_some())),
+    );
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a metric is a float; 2^53 is enough")]
+fn count(number: u64) -> f64 {
+    number as f64
+}

@@ -1,0 +1,194 @@
+//! The data plane of this process: compiles what its source gives and swaps it in.
+//!
+//! The rule to know: one update after another, each compiled beside the plan in force and swapped in whole.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use control::export::Proof;
+use model::{Instance, Rejected, Snapshot, secrets::Keyring};
+use proxy::{
+    engine::Shared,
+    lasting::Lasting,
+    plan::{Catalog, Input, Plan, Report, compile},
+};
+use rustls::RootCertStore;
+use serde_json::{Map, Value, json};
+use store::source::{Apply, Update};
+
+use crate::settings::Settings;
+
+/// Everything of a data plane that outlives its settings: the plan in force, and what plans leave behind.
+pub struct DataPlane {
+    pub shared: Arc<Shared>,
+    pub report: ArcSwap<Report>,
+    lasting: Lasting,
+    under: Mutex<Under>,
+    last: Mutex<Applied>,
+}
+
+/// What plans are compiled under, besides the snapshot.
+struct Under {
+    settings: Arc<Settings>,
+    catalog: Arc<Catalog>,
+    roots: Arc<RootCertStore>,
+    /// The instance configuration of the plan in force; none before the first, and after new settings.
+    instance: Option<Instance>,
+}
+
+/// What became of the last update.
+#[derive(Clone, Debug, Default)]
+pub struct Applied {
+    pub took: Duration,
+    /// Entries of the file or object that were no resources.
+    pub unreadable: Vec<Rejected>,
+}
+
+impl DataPlane {
+    pub fn new(settings: &Settings) -> anyhow::Result<Self> {
+        Ok(Self {
+            shared: Arc::default(),
+            report: ArcSwap::default(),
+            lasting: Lasting::default(),
+            under: Mutex::new(Under::new(settings)?),
+            last: Mutex::default(),
+        })
+    }
+
+    pub fn plan(&self) -> Arc<Plan> {
+        self.shared.plan.load_full()
+    }
+
+    pub fn last(&self) -> Applied {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// New settings: the next update is compiled from the ground up.
+    pub fn adopt(&self, settings: &Settings) -> anyhow::Result<()> {
+        *self.under.lock().unwrap_or_else(PoisonError::into_inner) = Under::new(settings)?;
+        Ok(())
+    }
+
+    /// Compiles and swaps in; on a thread that may take its time.
+    fn put_in_force(&self, update: &Update) -> Result<(), String> {
+        let began = Instant::now();
+        let mut under = self.under.lock().unwrap_or_else(PoisonError::into_inner);
+        let instance = under.instance_for(update.instance.as_deref());
+        let rebuild = under.instance.as_ref() != Some(&instance);
+        let keyring = keyring(&instance)?;
+        let previous = self.plan();
+        let input = Input {
+            snapshot: update.snapshot.clone(),
+            keyring: &keyring,
+            catalog: &under.catalog,
+            lasting: &self.lasting,
+            attrs: &attrs(&under.settings, &instance),
+            router: super::router_kind(&under.settings),
+            roots: &under.roots,
+            rebuild,
+        };
+        let (plan, report) = compile(&input, Some(&previous));
+        under.instance = Some(instance);
+        self.shared.plan.store(Arc::new(plan));
+        self.shared.status.set_configured();
+        let compiled = report.compiled;
+        for rejected in &report.rejected {
+            tracing::debug!(key = %rejected.key, reason = rejected.reason, "a resource is refused");
+        }
+        self.report.store(Arc::new(report));
+        drop(previous);
+        self.lasting.sweep();
+        let took = began.elapsed();
+        tracing::debug!(
+            revision = update.snapshot.revision,
+            compiled,
+            took_us = took.as_micros(),
+            "in force"
+        );
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) =
+            Applied { took, unreadable: update.rejected.clone() };
+        Ok(())
+    }
+}
+
+/// A data plane as sources see it.
+pub struct Applier(pub Arc<DataPlane>);
+
+#[async_trait]
+impl Apply for Applier {
+    async fn apply(&self, update: &Update) -> Result<(), String> {
+        let (data, update) = (self.0.clone(), update.clone());
+        let compiled = tokio::task::spawn_blocking(move || data.put_in_force(&update));
+        compiled.await.map_err(|error| format!("the compile panicked: {error}"))?
+    }
+}
+
+impl Under {
+    fn new(settings: &Settings) -> anyhow::Result<Self> {
+        let catalog =
+            Catalog::new(super::specs(settings)).map_err(anyhow::Error::msg).context("the plugins")?;
+        Ok(Self {
+            settings: Arc::new(settings.clone()),
+            catalog: Arc::new(catalog),
+            roots: super::tls::trusted(settings)?,
+            instance: None,
+        })
+    }
+
+    /// What the control plane delivers, with this node's own attributes over it and its own keys behind it.
+    fn instance_for(&self, delivered: Option<&Instance>) -> Instance {
+        let own = &self.settings.instance.config;
+        let Some(delivered) = delivered else { return own.clone() };
+        let mut merged = delivered.clone();
+        for (name, attr) in &own.config_payload.plugin_attr {
+            merged.config_payload.plugin_attr.insert(name.clone(), attr.clone());
+        }
+        let own = own.config_payload.apisix.clone().unwrap_or_default();
+        let theirs = merged.config_payload.apisix.get_or_insert_with(|| own.clone());
+        for key in own.data_encryption.keyring {
+            if !theirs.data_encryption.keyring.contains(&key) {
+                theirs.data_encryption.keyring.push(key);
+            }
+        }
+        merged
+    }
+}
+
+fn keyring(instance: &Instance) -> Result<Keyring, String> {
+    Keyring::new(&super::encryption(instance)).map_err(|error| format!("the keyring: {error}"))
+}
+
+/// `plugin_attr`, with what plugins must know of our listeners.
+fn attrs(settings: &Settings, instance: &Instance) -> Map<String, Value> {
+    let mut attrs = instance.config_payload.plugin_attr.clone();
+    let https = settings.proxy.as_ref().and_then(|proxy| proxy.tls_listen.first());
+    if let Some(listener) = https {
+        let redirect = attrs.entry("redirect").or_insert_with(|| json!({}));
+        if let Some(redirect) = redirect.as_object_mut() {
+            redirect.entry("https_port").or_insert_with(|| listener.address.port().into());
+        }
+    }
+    attrs
+}
+
+/// Compiles a backup the way a data plane would.
+pub fn prove(settings: &Settings, snapshot: &Snapshot, instance: &Instance) -> Result<Proof, String> {
+    let under = Under::new(settings).map_err(|error| format!("{error:#}"))?;
+    let input = Input {
+        snapshot: snapshot.clone(),
+        keyring: &keyring(instance)?,
+        catalog: &under.catalog,
+        lasting: &Lasting::default(),
+        attrs: &attrs(settings, instance),
+        router: super::router_kind(settings),
+        roots: &under.roots,
+        rebuild: true,
+    };
+    let (_, report) = compile(&input, None);
+    Ok(Proof { resources: snapshot.len(), rejected: report.rejected.len() })
+}

@@ -1,0 +1,151 @@
+//! From settings to the configuration of a source and of the engine.
+
+use std::{sync::Arc, time::Duration};
+
+use ::proxy::{self, access_log, engine};
+use http::HeaderValue;
+use store::{
+    backup,
+    source::{self, Authority, Guard, Update},
+};
+
+use super::{hostname, instance_id};
+use crate::settings::{
+    EtcdSettings, FallbackSettings, Listener, ProxySettings, Settings, SourceFrom, file::Escape,
+};
+
+/// Whom this data plane believes.
+pub fn config(settings: &Settings, resume: Option<Arc<Update>>) -> anyhow::Result<source::Config> {
+    let Some(wanted) = &settings.source else { anyhow::bail!("this role has no source") };
+    let fallback = wanted.fallback.as_ref().map(bucket).transpose()?;
+    let authority = match &wanted.from {
+        SourceFrom::Etcd(from) => Authority::ControlPlane { etcd: etcd(settings, from), fallback },
+        SourceFrom::Own => {
+            let port = settings.dp_listen.as_ref().map_or(7900, |dp| dp.plain.address.port());
+            let own = EtcdSettings {
+                hosts: vec![format!("http://127.0.0.1:{port}")],
+                prefix: "/apisix".into(),
+                timeout: Duration::from_secs(10),
+                user: None,
+                ca: None,
+                identity: None,
+                verify: true,
+                sni: None,
+            };
+            Authority::ControlPlane { etcd: etcd(settings, &own), fallback: None }
+        }
+        SourceFrom::Bucket => match fallback {
+            Some(fallback) => Authority::Bucket(fallback),
+            None => anyhow::bail!("there is no `fallback_cp` to read from"),
+        },
+        SourceFrom::File(path) => Authority::File(path.clone()),
+    };
+    let mut config = source::Config::new(&settings.group, authority);
+    config.data_dir = Some(settings.data_dir.clone());
+    config.guard = Guard { max_shrink: wanted.max_shrink, allow_empty: wanted.allow_empty };
+    if let Some(fallback) = &wanted.fallback {
+        config.startup_grace = fallback.startup_grace;
+        config.fallback_after = fallback.fallback_after;
+        config.max_age = fallback.max_age;
+        config.on_stale = fallback.on_stale;
+    }
+    config.resume = resume;
+    Ok(config)
+}
+
+fn etcd(settings: &Settings, etcd: &EtcdSettings) -> source::etcd::Config {
+    source::etcd::Config {
+        hosts: etcd.hosts.clone(),
+        prefix: etcd.prefix.clone(),
+        timeout: etcd.timeout,
+        user: etcd.user.clone(),
+        tls: source::etcd::Tls {
+            ca: etcd.ca.clone(),
+            identity: etcd.identity.clone(),
+            verify: etcd.verify,
+            sni: etcd.sni.clone(),
+        },
+        node: source::etcd::Node {
+            instance_id: instance_id(settings),
+            hostname: hostname(),
+            ip: String::new(),
+            version: env!("CARGO_PKG_VERSION").into(),
+        },
+    }
+}
+
+fn bucket(fallback: &FallbackSettings) -> anyhow::Result<source::bucket::Config> {
+    let buckets = fallback
+        .backends
+        .iter()
+        .map(|backend| store::bucket::Buckets::open(backend.clone()))
+        .collect::<Result<Vec<_>, _>>()?;
+    let trust = backup::Trust {
+        public_keys: fallback.public_keys.clone(),
+        require_signature: fallback.require_signature,
+    };
+    Ok(source::bucket::Config { buckets, trust, poll_interval: fallback.poll_interval })
+}
+
+/// What the engine is told.
+pub fn engine_config(proxy: &ProxySettings) -> anyhow::Result<engine::Config> {
+    let listener = |listener: &Listener, tls| engine::Listener {
+        address: listener.address,
+        tls,
+        // Over TLS by ALPN; without TLS only where it is asked for, as APISIX has it.
+        http2: tls && proxy.http2,
+    };
+    let plain = proxy.listen.iter().map(|one| listener(one, false));
+    let tls =
+        proxy.tls_listen.iter().filter(|one| one.explicit || is_free(one)).map(|one| listener(one, true));
+    let http = &proxy.http;
+    let escape = match http.access_log_format_escape {
+        Escape::Default => access_log::Escape::Default,
+        Escape::Json => access_log::Escape::Json,
+        Escape::None => access_log::Escape::None,
+    };
+    let block = usize::try_from(http.access_log_buffer.0).unwrap_or(usize::MAX);
+    let format =
+        http.access_log_format.as_deref().map(|text| text.trim().trim_matches('"').replace("\\\"", "\""));
+    let format =
+        access_log::Format::new(format.as_deref().unwrap_or(access_log::DEFAULT_FORMAT), escape, block);
+    Ok(engine::Config {
+        listeners: plain.chain(tls).collect(),
+        workers: proxy.workers,
+        limits: engine::Limits { body: http.client_max_body_size.0, ..engine::Config::default().limits },
+        timeouts: engine::Timeouts {
+            keepalive: http.keepalive_timeout.0,
+            client_header: http.client_header_timeout.0,
+            client_body: http.client_body_timeout.0,
+            send: http.send_timeout.0,
+            shutdown: proxy.shutdown_timeout,
+        },
+        access_log: proxy.access_log.is_some().then(|| Arc::new(format)),
+        access_log_file: proxy.access_log.clone(),
+        server: Some(HeaderValue::from_static(if proxy.server_tokens {
+            ::control::admin::COMPATIBLE_WITH
+        } else {
+            "APISIX"
+        })),
+        tls: proxy::tls::Settings {
+            tls12: proxy.ssl_protocols.iter().any(|protocol| protocol == "TLSv1.2"),
+            tls13: proxy.ssl_protocols.iter().any(|protocol| protocol == "TLSv1.3"),
+            fallback_sni: proxy.fallback_sni.as_deref().map(Into::into),
+            tickets: proxy.ssl_session_tickets,
+        },
+        ..engine::Config::default()
+    })
+}
+
+/// Whether a default address can be had; where a neighbour has it, we go on without.
+fn is_free(listener: &Listener) -> bool {
+    match std::net::TcpListener::bind(listener.address) {
+        Ok(_) => true,
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            tracing::warn!("{} is taken; going on without TLS (set apisix.ssl.listen)", listener.address);
+            false
+        }
+        // It is told with its reason when the engine tries.
+        Err(_) => true,
+    }
+}

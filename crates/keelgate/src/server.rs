@@ -1,0 +1,158 @@
+//! The HTTP listeners of the control plane and of status: not the proxy's, which the engine has.
+//!
+//! The rule to know: a listening socket outlives the settings. A reload swaps what is served behind it; connections
+//! of before finish what they are at and are closed.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use axum::{Extension, Router, extract::ConnectInfo};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// How long a connection may finish its request after what it was served by is gone.
+const FAREWELL: Duration = Duration::from_secs(3);
+/// How long a TLS handshake or a request head may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// What is served behind a listener.
+#[derive(Clone)]
+pub struct Site {
+    pub router: Router,
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+/// One listening socket and what is served behind it.
+pub struct Server {
+    address: SocketAddr,
+    generation: Arc<ArcSwap<Generation>>,
+    closed: CancellationToken,
+    connections: TaskTracker,
+}
+
+struct Generation {
+    site: Site,
+    over: CancellationToken,
+}
+
+impl Server {
+    /// Listens; port 0 takes a free one.
+    pub fn bind(address: SocketAddr, site: Site) -> std::io::Result<Self> {
+        let socket = TcpListener::bind(address)?;
+        socket.set_nonblocking(true)?;
+        let address = socket.local_addr()?;
+        let generation = Arc::new(ArcSwap::from_pointee(Generation { site, over: CancellationToken::new() }));
+        let server =
+            Self { address, generation, closed: CancellationToken::new(), connections: TaskTracker::new() };
+        let listener = tokio::net::TcpListener::from_std(socket)?;
+        tokio::spawn(accept(
+            listener,
+            server.generation.clone(),
+            server.closed.clone(),
+            server.connections.clone(),
+        ));
+        Ok(server)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves something else from now on.
+    pub fn replace(&self, site: Site) {
+        let old = self.generation.swap(Arc::new(Generation { site, over: CancellationToken::new() }));
+        old.over.cancel();
+    }
+
+    /// Serves another router from now on, with the certificates of before.
+    pub fn reroute(&self, router: Router) {
+        let tls = self.generation.load().site.tls.clone();
+        self.replace(Site { router, tls });
+    }
+
+    /// Stops listening, lets connections finish for a moment, closes them.
+    pub async fn close(&self) {
+        self.closed.cancel();
+        self.generation.load().over.cancel();
+        self.connections.close();
+        let _ = tokio::time::timeout(FAREWELL + Duration::from_secs(1), self.connections.wait()).await;
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.closed.cancel();
+        self.generation.load().over.cancel();
+    }
+}
+
+async fn accept(
+    listener: tokio::net::TcpListener,
+    generation: Arc<ArcSwap<Generation>>,
+    closed: CancellationToken,
+    connections: TaskTracker,
+) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = closed.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let _ = stream.set_nodelay(true);
+                connections.spawn(greet(stream, peer, generation.load_full()));
+            }
+            Err(error) => {
+                // Out of file descriptors, mostly: the listener itself is sound.
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn greet(stream: tokio::net::TcpStream, peer: SocketAddr, generation: Arc<Generation>) {
+    match &generation.site.tls {
+        None => converse(stream, peer, &generation).await,
+        Some(tls) => {
+            let handshake = tokio_rustls::TlsAcceptor::from(tls.clone()).accept(stream);
+            match tokio::time::timeout(HANDSHAKE, handshake).await {
+                Ok(Ok(stream)) => converse(stream, peer, &generation).await,
+                Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS connection came about"),
+                Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
+            }
+        }
+    }
+}
+
+async fn converse<S>(stream: S, peer: SocketAddr, generation: &Generation)
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    // As `into_make_service_with_connect_info` does for axum's own listeners.
+    let service = generation.site.router.clone().layer(Extension(ConnectInfo(peer)));
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(20));
+    let connection =
+        builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
+    tokio::pin!(connection);
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = generation.over.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    // A watch never ends by itself: the data plane comes back to what is served now.
+    let _ = tokio::time::timeout(FAREWELL, connection).await;
+}

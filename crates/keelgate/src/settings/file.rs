@@ -1,0 +1,465 @@
+//! `config.yaml` as it is written: the keys we act on, with APISIX's names and defaults. Unknown keys are told by
+//! the reader, not here.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::values::{Listen, OneOrMany, Share, Size, Switch, Time, Workers};
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct File {
+    pub apisix: Apisix,
+    pub nginx_config: NginxConfig,
+    pub plugins: Option<Vec<String>>,
+    pub plugin_attr: Map<String, Value>,
+    pub discovery: Map<String, Value>,
+    pub deployment: Deployment,
+    /// On a control plane: where backups are written. API7's place for it.
+    pub fallback_cp: Option<FallbackCp>,
+    pub keelgate: Keelgate,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub struct Apisix {
+    pub node_listen: Option<OneOrMany<Listen>>,
+    pub enable_admin: bool,
+    pub enable_http2: bool,
+    pub enable_server_tokens: bool,
+    pub enable_control: bool,
+    pub control: Option<Address>,
+    pub status: Option<Address>,
+    pub router: Router,
+    pub ssl: Ssl,
+    pub delete_uri_tail_slash: bool,
+    pub normalize_uri_like_servlet: bool,
+    pub data_encryption: Option<model::instance::DataEncryption>,
+    pub trusted_addresses: Option<Vec<String>>,
+}
+
+impl Default for Apisix {
+    fn default() -> Self {
+        Self {
+            node_listen: None,
+            enable_admin: true,
+            enable_http2: true,
+            enable_server_tokens: true,
+            enable_control: true,
+            control: None,
+            status: None,
+            router: Router::default(),
+            ssl: Ssl::default(),
+            delete_uri_tail_slash: false,
+            normalize_uri_like_servlet: false,
+            data_encryption: None,
+            trusted_addresses: None,
+        }
+    }
+}
+
+/// An address of which either half may be left out.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Address {
+    pub ip: Option<IpAddr>,
+    pub port: Option<u16>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Router {
+    pub http: HttpRouter,
+}
+
+/// How routes are found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HttpRouter {
+    #[default]
+    RadixtreeHostUri,
+    RadixtreeUri,
+    RadixtreeUriWithParameter,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub struct Ssl {
+    pub enable: bool,
+    pub listen: Option<Vec<Listen>>,
+    pub ssl_trusted_certificate: Option<String>,
+    pub ssl_protocols: String,
+    pub ssl_session_tickets: bool,
+    pub fallback_sni: Option<String>,
+}
+
+impl Default for Ssl {
+    fn default() -> Self {
+        Self {
+            enable: true,
+            listen: None,
+            ssl_trusted_certificate: None,
+            ssl_protocols: "TLSv1.2 TLSv1.3".into(),
+            ssl_session_tickets: false,
+            fallback_sni: None,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct NginxConfig {
+    pub error_log: Option<String>,
+    pub error_log_level: Option<LogLevel>,
+    pub worker_processes: Workers,
+    pub worker_shutdown_timeout: Option<Time>,
+    pub http: NginxHttp,
+}
+
+/// nginx's log levels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    Debug,
+    Info,
+    Notice,
+    Warn,
+    Error,
+    Crit,
+    Alert,
+    Emerg,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub struct NginxHttp {
+    pub enable_access_log: bool,
+    pub access_log: String,
+    pub access_log_buffer: Size,
+    pub access_log_format: Option<String>,
+    pub access_log_format_escape: Escape,
+    pub keepalive_timeout: Time,
+    pub client_header_timeout: Time,
+    pub client_body_timeout: Time,
+    pub client_max_body_size: Size,
+    pub send_timeout: Time,
+    pub real_ip_header: String,
+    pub real_ip_recursive: Switch,
+    pub real_ip_from: Vec<String>,
+    pub upstream: NginxUpstream,
+}
+
+impl Default for NginxHttp {
+    fn default() -> Self {
+        Self {
+            enable_access_log: true,
+            access_log: "logs/access.log".into(),
+            access_log_buffer: Size(16_384),
+            access_log_format: None,
+            access_log_format_escape: Escape::Default,
+            keepalive_timeout: Time::secs(60),
+            client_header_timeout: Time::secs(60),
+            client_body_timeout: Time::secs(60),
+            client_max_body_size: Size(0),
+            send_timeout: Time::secs(10),
+            real_ip_header: "X-Real-IP".into(),
+            real_ip_recursive: Switch(false),
+            real_ip_from: vec!["127.0.0.1".into(), "unix:".into()],
+            upstream: NginxUpstream::default(),
+        }
+    }
+}
+
+/// How values are escaped in the access log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Escape {
+    Default,
+    Json,
+    None,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub struct NginxUpstream {
+    pub keepalive: usize,
+    pub keepalive_requests: u64,
+    pub keepalive_timeout: Time,
+}
+
+impl Default for NginxUpstream {
+    fn default() -> Self {
+        Self { keepalive: 320, keepalive_requests: 1000, keepalive_timeout: Time::secs(60) }
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Deployment {
+    pub role: Role,
+    pub role_traditional: RoleConfig,
+    pub role_control_plane: RoleConfig,
+    pub role_data_plane: RoleConfig,
+    pub admin: Admin,
+    pub etcd: Option<Etcd>,
+    /// On a data plane: which backup to fall back to.
+    pub fallback_cp: Option<FallbackCp>,
+}
+
+/// What this process is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    #[default]
+    Traditional,
+    ControlPlane,
+    DataPlane,
+}
+
+impl Role {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Traditional => "traditional",
+            Self::ControlPlane => "control_plane",
+            Self::DataPlane => "data_plane",
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct RoleConfig {
+    pub config_provider: Option<Provider>,
+}
+
+/// Where configuration comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Provider {
+    Etcd,
+    Yaml,
+    Json,
+    Embedded,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub struct Admin {
+    pub admin_key_required: bool,
+    pub admin_key: Option<Vec<AdminKey>>,
+    pub enable_admin_cors: bool,
+    pub allow_admin: Option<Vec<ipnet_or_ip::Net>>,
+    pub admin_listen: Address,
+    pub https_admin: bool,
+    pub admin_api_mtls: AdminMtls,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            admin_key_required: true,
+            admin_key: None,
+            enable_admin_cors: true,
+            allow_admin: None,
+            admin_listen: Address::default(),
+            https_admin: false,
+            admin_api_mtls: AdminMtls::default(),
+        }
+    }
+}
+
+/// `127.0.0.1`, `10.0.0.0/8`, `::1`.
+pub mod ipnet_or_ip {
+    use std::net::IpAddr;
+
+    use ipnet::IpNet;
+    use serde::{Deserialize, Deserializer, de};
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Net(pub IpNet);
+
+    impl<'de> Deserialize<'de> for Net {
+        fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+            let text = String::deserialize(from)?;
+            parse(&text).map(Net).ok_or_else(|| {
+                de::Error::custom(format!("`{text}` is neither an IP address nor a range such as 10.0.0.0/8"))
+            })
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<IpNet> {
+        text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+    }
+}
+
+#[derive(Clone, Deserialize)]
+pub struct AdminKey {
+    #[serde(default)]
+    pub name: String,
+    #[serde(default)]
+    pub key: String,
+    #[serde(default)]
+    pub role: AdminRole,
+}
+
+impl std::fmt::Debug for AdminKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "AdminKey({}, {:?})", self.name, self.role)
+    }
+}
+
+/// What a key may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AdminRole {
+    #[default]
+    Admin,
+    Viewer,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct AdminMtls {
+    pub admin_ssl_cert: String,
+    pub admin_ssl_cert_key: String,
+    pub admin_ssl_ca_cert: String,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(default)]
+pub struct Etcd {
+    pub host: OneOrMany<String>,
+    pub prefix: String,
+    pub timeout: Time,
+    pub watch_timeout: Time,
+    pub user: Option<String>,
+    pub password: Option<String>,
+    pub tls: EtcdTls,
+}
+
+impl Default for Etcd {
+    fn default() -> Self {
+        Self {
+            host: OneOrMany::One("http://127.0.0.1:2379".into()),
+            prefix: "/apisix".into(),
+            timeout: Time::secs(30),
+            watch_timeout: Time::secs(50),
+            user: None,
+            password: None,
+            tls: EtcdTls::default(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Etcd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Etcd({:?}, {})", self.host, self.prefix)
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub struct EtcdTls {
+    pub cert: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    pub verify: bool,
+    pub sni: Option<String>,
+}
+
+impl Default for EtcdTls {
+    fn default() -> Self {
+        Self { cert: None, key: None, verify: true, sni: None }
+    }
+}
+
+/// `fallback_cp`: on a control plane what is written, on a data plane what is read.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct FallbackCp {
+    pub mode: FallbackMode,
+    pub aws_s3: Option<store::bucket::S3>,
+    pub azure_blob: Option<store::bucket::Azure>,
+    pub gcs: Option<store::bucket::Gcs>,
+    pub local: Option<store::bucket::Local>,
+    // Written by a control plane.
+    pub cron_spec: Option<String>,
+    pub on_change: Option<bool>,
+    pub debounce: Option<Time>,
+    pub history: History,
+    pub guard: GuardFile,
+    pub signing: Option<Signing>,
+    /// Seconds between two exports of a backup node. API7's.
+    pub interval: Option<Time>,
+    // Read by a data plane.
+    pub startup_grace: Option<Time>,
+    pub fallback_after: Option<Time>,
+    pub poll_interval: Option<Time>,
+    pub max_age: Option<Time>,
+    pub on_stale: Option<store::source::OnStale>,
+    pub trust: Trust,
+}
+
+/// What a data plane does with the backup.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FallbackMode {
+    #[default]
+    Read,
+    Write,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub struct History {
+    pub keep: usize,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self { keep: 100 }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct GuardFile {
+    pub max_shrink: Option<Share>,
+    pub allow_empty: Option<bool>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Signing {
+    pub private_key_file: PathBuf,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Trust {
+    pub public_keys: Vec<String>,
+    pub require_signature: bool,
+}
+
+/// Our own keys.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Keelgate {
+    pub data_dir: Option<PathBuf>,
+    pub dp_listen: Option<DpListen>,
+    pub gateway_group: Option<String>,
+    pub guard: Option<GuardFile>,
+    pub trust: Option<Trust>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct DpListen {
+    pub ip: Option<IpAddr>,
+    pub port: Option<u16>,
+    pub tls_port: Option<u16>,
+    /// Server certificate, key, and the CA of client certificates, for the TLS port.
+    pub cert: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    pub client_ca: Option<PathBuf>,
+}

@@ -1,0 +1,328 @@
+//! `config.yaml`, read once by the process and turned into plain settings.
+//!
+//! The rule to know: reading changes nothing. A file that can't be used gives every reason with its line, and a
+//! running process keeps the settings it has.
+
+pub mod file;
+pub mod values;
+
+mod resolve;
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use model::InstanceEnvelope;
+
+pub use file::{AdminRole, HttpRouter, LogLevel, Role};
+
+/// Everything this process was told, with defaults filled in and contradictions refused.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The file these settings come from.
+    pub file: PathBuf,
+    /// The folder above `conf/`.
+    pub home: PathBuf,
+    pub data_dir: PathBuf,
+    pub role: Role,
+    pub group: String,
+    pub store: Option<StoreSettings>,
+    pub admin: Option<AdminSettings>,
+    pub dp_listen: Option<DpListenSettings>,
+    pub export: Option<ExportSettings>,
+    pub source: Option<SourceSettings>,
+    pub proxy: Option<ProxySettings>,
+    pub control_api: Option<Listener>,
+    pub status: Option<Listener>,
+    pub prometheus: Option<PrometheusSettings>,
+    /// What is shared with data planes: keyring, discovery, plugin attributes.
+    pub instance: Arc<InstanceEnvelope>,
+    /// The plugins that may be used; none means all that are built in.
+    pub plugins: Option<Vec<String>>,
+    pub log_level: LogLevel,
+    /// Where `start` sends the log; `run` writes to stderr.
+    pub error_log: PathBuf,
+    pub pid_file: PathBuf,
+}
+
+/// An address to listen on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listener {
+    pub address: SocketAddr,
+    /// Written in the file: if it can't be had, that is an error. A default that is taken is only told.
+    pub explicit: bool,
+}
+
+/// Where resources are kept.
+#[derive(Clone, Debug)]
+pub enum StoreSettings {
+    Embedded {
+        dir: PathBuf,
+    },
+    Etcd(EtcdSettings),
+    /// `apisix.yaml` in a traditional process: held in memory, replaced as a whole through the Admin API.
+    Memory,
+}
+
+#[derive(Clone)]
+pub struct EtcdSettings {
+    pub hosts: Vec<String>,
+    pub prefix: String,
+    pub timeout: Duration,
+    pub user: Option<(String, Arc<str>)>,
+    pub ca: Option<PathBuf>,
+    pub identity: Option<(PathBuf, PathBuf)>,
+    pub verify: bool,
+    pub sni: Option<String>,
+}
+
+impl fmt::Debug for EtcdSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "etcd {:?} below {}", self.hosts, self.prefix)
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct AdminSettings {
+    pub listen: Listener,
+    pub keys: Vec<file::AdminKey>,
+    pub key_required: bool,
+    pub allow: Vec<ipnet::IpNet>,
+    pub cors: bool,
+    pub tls: Option<ServerTls>,
+}
+
+/// Certificate and key of a listener of our own, and the CA its clients must come from.
+#[derive(Clone, Debug)]
+pub struct ServerTls {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+    pub client_ca: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug)]
+pub struct DpListenSettings {
+    pub plain: Listener,
+    pub tls: Option<(Listener, ServerTls)>,
+}
+
+/// What a control plane writes to buckets.
+#[derive(Clone, Debug)]
+pub struct ExportSettings {
+    pub backends: Vec<store::bucket::Config>,
+    pub cron_spec: Option<String>,
+    pub on_change: bool,
+    pub debounce: Duration,
+    pub keep: usize,
+    pub max_shrink: f64,
+    pub allow_empty: bool,
+    pub private_key_file: Option<PathBuf>,
+}
+
+/// Where the data plane gets its snapshots.
+#[derive(Clone, Debug)]
+pub struct SourceSettings {
+    pub from: SourceFrom,
+    pub fallback: Option<FallbackSettings>,
+    pub max_shrink: f64,
+    pub allow_empty: bool,
+}
+
+#[derive(Clone, Debug)]
+pub enum SourceFrom {
+    /// A control plane or an etcd cluster.
+    Etcd(EtcdSettings),
+    /// This process's own configuration API.
+    Own,
+    /// The backup alone.
+    Bucket,
+    File(PathBuf),
+}
+
+#[derive(Clone, Debug)]
+pub struct FallbackSettings {
+    pub backends: Vec<store::bucket::Config>,
+    pub startup_grace: Duration,
+    pub fallback_after: Duration,
+    pub poll_interval: Duration,
+    pub max_age: Option<Duration>,
+    pub on_stale: store::source::OnStale,
+    pub public_keys: Vec<String>,
+    pub require_signature: bool,
+}
+
+/// What the engine is told.
+#[derive(Clone, Debug)]
+pub struct ProxySettings {
+    pub listen: Vec<Listener>,
+    pub tls_listen: Vec<Listener>,
+    pub http2: bool,
+    pub workers: usize,
+    pub router: HttpRouter,
+    pub server_tokens: bool,
+    pub ssl_protocols: Vec<String>,
+    pub ssl_session_tickets: bool,
+    pub fallback_sni: Option<String>,
+    /// None: the system's.
+    pub trusted_certificate: Option<PathBuf>,
+    pub trusted_addresses: Vec<ipnet::IpNet>,
+    pub delete_uri_tail_slash: bool,
+    pub shutdown_timeout: Duration,
+    pub http: file::NginxHttp,
+    /// Where the access log goes; none writes none.
+    pub access_log: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug)]
+pub struct PrometheusSettings {
+    pub listen: Listener,
+    pub path: String,
+}
+
+/// What was read, and what was noticed on the way.
+#[derive(Debug)]
+pub struct Loaded {
+    pub settings: Settings,
+    pub warnings: Vec<String>,
+}
+
+/// Every reason why a file can't be used, each as `file:line: key: what is wrong`.
+#[derive(Debug)]
+pub struct Unusable(pub Vec<String>);
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl std::error::Error for Unusable {}
+
+/// Where a `config.yaml` is looked for when none is named.
+const PLACES: [&str; 3] =
+    ["./conf/config.yaml", "/usr/local/keelgate/conf/config.yaml", "/usr/local/apisix/conf/config.yaml"];
+
+/// The file to read: the one named, `$KEELGATE_CONFIG`, or the first of the usual places that is there.
+pub fn find(named: Option<&Path>) -> Result<PathBuf, Unusable> {
+    if let Some(path) = named {
+        return Ok(path.to_owned());
+    }
+    if let Some(path) = std::env::var_os("KEELGATE_CONFIG") {
+        return Ok(path.into());
+    }
+    PLACES.iter().map(PathBuf::from).find(|path| path.is_file()).ok_or_else(|| {
+        let places = PLACES.join(", ");
+        Unusable(vec![format!(
+            "no config.yaml: looked for {places}; name one with `-c FILE` or $KEELGATE_CONFIG"
+        )])
+    })
+}
+
+/// Reads and checks a file.
+pub fn load(path: &Path) -> Result<Loaded, Unusable> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Unusable(vec![format!("{}: it can't be read: {error}", path.display())]))?;
+    let lookup = |name: &str| std::env::var(name).ok();
+    parse(&text, path, &lookup)
+}
+
+/// Reads and checks the text of a file.
+pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Unusable> {
+    let shown = path.display();
+    let text =
+        model::substitute::in_text(text, env).map_err(|unset| Unusable(vec![format!("{shown}: {unset}")]))?;
+    let mut ignored = Vec::new();
+    let file: file::File =
+        if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+            file::File::default()
+        } else {
+            read(&text, &mut ignored).map_err(|problem| Unusable(vec![problem.at(path, &text)]))?
+        };
+    let mut warnings: Vec<String> = ignored
+        .iter()
+        .map(|key| match line_of(&text, key) {
+            Some(line) => format!("{shown}:{line}: {key}: this key is not used by Keelgate"),
+            None => format!("{shown}: {key}: this key is not used by Keelgate"),
+        })
+        .collect();
+    let settings = resolve::resolve(file, path, env, &mut warnings).map_err(|problems| {
+        Unusable(problems.into_iter().map(|problem| problem.at(path, &text)).collect())
+    })?;
+    Ok(Loaded { settings, warnings })
+}
+
+/// What is wrong, and with which key.
+#[derive(Debug)]
+pub struct Problem {
+    /// Dotted: `deployment.etcd.host`.
+    pub key: String,
+    pub line: Option<u64>,
+    pub text: String,
+}
+
+impl Problem {
+    pub fn new(key: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { key: key.into(), line: None, text: text.into() }
+    }
+
+    fn at(&self, path: &Path, text: &str) -> String {
+        let line =
+            self.line.or_else(|| line_of(text, &self.key)).map_or(String::new(), |line| format!("{line}:"));
+        let key =
+            if self.key.is_empty() || self.key == "." { String::new() } else { format!("{}: ", self.key) };
+        format!("{}:{line} {key}{}", path.display(), self.text)
+    }
+}
+
+fn read(text: &str, ignored: &mut Vec<String>) -> Result<file::File, Problem> {
+    let mut track = serde_path_to_error::Track::new();
+    let read = serde_saphyr::with_deserializer_from_str(text, |yaml| {
+        let yaml = serde_path_to_error::Deserializer::new(yaml, &mut track);
+        serde_ignored::deserialize(yaml, |key| ignored.push(key.to_string().replace(".?", "")))
+    });
+    read.map_err(|error| {
+        let line = error.location().map(|at| at.line());
+        let text = error.to_string();
+        let first = text.lines().next().unwrap_or_default().trim().trim_start_matches("error: ").to_owned();
+        Problem { key: track.path().to_string(), line, text: first }
+    })
+}
+
+/// The line a dotted key stands in, found by indentation. None where the file is written in another style.
+fn line_of(text: &str, key: &str) -> Option<u64> {
+    let mut wanted = key.split('.').filter(|part| part.parse::<usize>().is_err() && !part.is_empty());
+    let mut name = wanted.next()?;
+    let mut parent: Option<usize> = None;
+    let mut found = None;
+    for (number, line) in (1..).zip(text.lines()) {
+        let content = line.trim_start();
+        let indent = line.len() - content.len();
+        let content = content.trim_start_matches("- ");
+        if content.is_empty() || content.starts_with('#') {
+            continue;
+        }
+        if parent.is_some_and(|parent| indent <= parent) {
+            return found;
+        }
+        if parent.is_none() && indent > 0 {
+            continue;
+        }
+        let Some(rest) = content.strip_prefix(name) else { continue };
+        if rest.starts_with(':') {
+            found = Some(number);
+            parent = Some(indent);
+            match wanted.next() {
+                Some(next) => name = next,
+                None => return found,
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,517 @@
+//! From the file as written to settings: defaults, and what contradicts itself.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use model::{
+    Instance, InstanceEnvelope,
+    instance::{DataEncryption, InstanceApisix, InstancePayload},
+};
+use serde_json::{Map, Value};
+
+use super::{
+    AdminSettings, DpListenSettings, EtcdSettings, ExportSettings, FallbackSettings, Listener, Problem,
+    PrometheusSettings, ProxySettings, ServerTls, Settings, SourceFrom, SourceSettings, StoreSettings,
+    file::{
+        Address, Admin, Apisix, Etcd, FallbackCp, FallbackMode, File, LogLevel, Provider, Role, ipnet_or_ip,
+    },
+    values::Listen,
+};
+
+const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// APISIX's own, in its `config.yaml.example`.
+const DEFAULT_KEYRING: [&str; 2] = ["qeddd145sfvddff3", "edd1c9f0985e76a2"];
+
+type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Fills in defaults; gives every contradiction.
+pub fn resolve(
+    file: File,
+    path: &Path,
+    env: Env<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Settings, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let home = home_of(path);
+    let below = |path: &Path| if path.is_absolute() { path.to_owned() } else { home.join(path) };
+    let data_dir = file.keelgate.data_dir.as_deref().map_or_else(|| home.join("data"), below);
+    let role = file.deployment.role;
+    let provider = provider(&file, &mut problems);
+    let etcd =
+        file.deployment.etcd.as_ref().map(|etcd| etcd_settings(etcd, &file.apisix, &below, &mut problems));
+    let own_store = matches!((role, provider), (Role::Traditional | Role::ControlPlane, Provider::Embedded));
+    let etcd_or_default = || {
+        etcd.clone().unwrap_or_else(|| etcd_settings(&Etcd::default(), &file.apisix, &below, &mut Vec::new()))
+    };
+
+    let store = match (role, provider) {
+        (Role::DataPlane, _) => None,
+        (_, Provider::Embedded) => Some(StoreSettings::Embedded { dir: data_dir.join("store") }),
+        (_, Provider::Etcd) => Some(StoreSettings::Etcd(etcd_or_default())),
+        (Role::Traditional, Provider::Yaml | Provider::Json) => Some(StoreSettings::Memory),
+        (Role::ControlPlane, Provider::Yaml | Provider::Json) => None,
+    };
+    let admin = (role != Role::DataPlane && file.apisix.enable_admin)
+        .then(|| admin(&file.deployment.admin, &below, &mut problems));
+    // A traditional process with an etcd behind it is what API7 points at a control plane: it serves no data
+    // planes of its own unless told to.
+    let serves_data_planes = role == Role::ControlPlane || own_store || file.keelgate.dp_listen.is_some();
+    let dp_listen =
+        (role != Role::DataPlane && serves_data_planes).then(|| dp_listen(&file, &below, &mut problems));
+
+    let dp_fallback = file.deployment.fallback_cp.as_ref().or(file.fallback_cp.as_ref());
+    let cp_fallback = file.fallback_cp.as_ref().or(file.deployment.fallback_cp.as_ref());
+    let backup_node = role == Role::DataPlane && dp_fallback.is_some_and(|f| f.mode == FallbackMode::Write);
+    let export = match role {
+        Role::Traditional | Role::ControlPlane if own_store || role == Role::ControlPlane => cp_fallback,
+        Role::DataPlane if backup_node => dp_fallback,
+        _ => None,
+    }
+    .map(|fallback| export(fallback, backup_node, &below, &mut problems));
+
+    let source = source(&file, role, provider, dp_fallback, &home, etcd_or_default, &mut problems);
+    let proxied = role != Role::ControlPlane && !backup_node;
+    let proxy = proxied.then(|| proxy(&file, &below, env, &mut problems));
+
+    let settings = Settings {
+        file: path.to_owned(),
+        data_dir,
+        role,
+        group: group(&file, env),
+        store,
+        admin,
+        dp_listen,
+        export,
+        source,
+        proxy,
+        control_api: file.apisix.enable_control.then(|| address(file.apisix.control, LOCAL, 9090)),
+        status: Some(address(file.apisix.status, LOCAL, 7085)),
+        prometheus: prometheus(&file.plugin_attr, &mut problems),
+        instance: Arc::new(InstanceEnvelope { config: instance(&file, &mut problems) }),
+        plugins: file.plugins.clone(),
+        log_level: file.nginx_config.error_log_level.unwrap_or(LogLevel::Warn),
+        error_log: below(Path::new(file.nginx_config.error_log.as_deref().unwrap_or("logs/error.log"))),
+        pid_file: home.join("logs/keelgate.pid"),
+        home,
+    };
+    conflicts(&settings, &mut problems);
+    if settings.role == Role::DataPlane
+        && file.apisix.enable_admin
+        && file.deployment.admin.admin_key.is_some()
+    {
+        warnings.push(format!("{}: deployment.admin: a data plane has no Admin API", path.display()));
+    }
+    if problems.is_empty() { Ok(settings) } else { Err(problems) }
+}
+
+/// The folder above `conf/`; the file's own folder where it does not lie in one.
+fn home_of(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let folder = absolute.parent().unwrap_or(Path::new("/"));
+    match (folder.file_name(), folder.parent()) {
+        (Some(name), Some(above)) if name == "conf" => above.to_owned(),
+        _ => folder.to_owned(),
+    }
+}
+
+fn group(file: &File, env: Env<'_>) -> String {
+    file.keelgate
+        .gateway_group
+        .clone()
+        .or_else(|| env("KEELGATE_GATEWAY_GROUP"))
+        .or_else(|| env("API7_GATEWAY_GROUP_SHORT_ID"))
+        .filter(|group| !group.is_empty())
+        .unwrap_or_else(|| "default".into())
+}
+
+fn provider(file: &File, problems: &mut Vec<Problem>) -> Provider {
+    let deployment = &file.deployment;
+    let (role, key) = match deployment.role {
+        Role::Traditional => (&deployment.role_traditional, "deployment.role_traditional.config_provider"),
+        Role::ControlPlane => {
+            (&deployment.role_control_plane, "deployment.role_control_plane.config_provider")
+        }
+        Role::DataPlane => (&deployment.role_data_plane, "deployment.role_data_plane.config_provider"),
+    };
+    let default = match (deployment.role, &deployment.etcd) {
+        (Role::Traditional | Role::ControlPlane, None) => Provider::Embedded,
+        _ => Provider::Etcd,
+    };
+    let provider = role.config_provider.unwrap_or(default);
+    match (deployment.role, provider) {
+        (Role::DataPlane, Provider::Embedded) => {
+            problems.push(Problem::new(
+                key,
+                "a data plane has no store of its own: use `etcd`, `yaml` or `json`",
+            ));
+        }
+        (Role::ControlPlane, Provider::Yaml | Provider::Json) => {
+            problems.push(Problem::new(key, "a control plane needs a store: use `embedded` or `etcd`"));
+        }
+        _ => {}
+    }
+    provider
+}
+
+type Below<'a> = &'a dyn Fn(&Path) -> PathBuf;
+
+fn etcd_settings(
+    etcd: &Etcd,
+    apisix: &Apisix,
+    below: Below<'_>,
+    problems: &mut Vec<Problem>,
+) -> EtcdSettings {
+    let hosts: Vec<String> =
+        etcd.host.clone().into_vec().into_iter().map(|host| host.trim_end_matches('/').to_owned()).collect();
+    if hosts.is_empty() {
+        problems.push(Problem::new(
+            "deployment.etcd.host",
+            "it is empty: name at least one, such as http://127.0.0.1:2379",
+        ));
+    }
+    for host in &hosts {
+        if !host.starts_with("http://") && !host.starts_with("https://") {
+            let text = format!("`{host}` must begin with http:// or https://");
+            problems.push(Problem::new("deployment.etcd.host", text));
+        }
+    }
+    let identity = match (&etcd.tls.cert, &etcd.tls.key) {
+        (Some(cert), Some(key)) => Some((below(cert), below(key))),
+        (None, None) => None,
+        _ => {
+            problems.push(Problem::new("deployment.etcd.tls", "`cert` and `key` go together"));
+            None
+        }
+    };
+    EtcdSettings {
+        hosts,
+        prefix: etcd.prefix.trim_end_matches('/').to_owned(),
+        timeout: etcd.timeout.0,
+        user: etcd.user.clone().map(|user| (user, etcd.password.clone().unwrap_or_default().into())),
+        ca: trusted_certificate(apisix).map(|file| below(Path::new(file))),
+        identity,
+        verify: etcd.tls.verify,
+        sni: etcd.tls.sni.clone(),
+    }
+}
+
+/// `system`, as nothing, means the system's own.
+fn trusted_certificate(apisix: &Apisix) -> Option<&str> {
+    apisix.ssl.ssl_trusted_certificate.as_deref().filter(|file| !file.is_empty() && *file != "system")
+}
+
+fn admin(admin: &Admin, below: Below<'_>, problems: &mut Vec<Problem>) -> AdminSettings {
+    let mtls = &admin.admin_api_mtls;
+    let tls = admin.https_admin.then(|| {
+        if mtls.admin_ssl_cert.is_empty() || mtls.admin_ssl_cert_key.is_empty() {
+            let text = "`https_admin` needs `admin_ssl_cert` and `admin_ssl_cert_key`";
+            problems.push(Problem::new("deployment.admin.admin_api_mtls", text));
+        }
+        let ca = Some(&mtls.admin_ssl_ca_cert).filter(|ca| !ca.is_empty());
+        ServerTls {
+            cert: below(Path::new(&mtls.admin_ssl_cert)),
+            key: below(Path::new(&mtls.admin_ssl_cert_key)),
+            client_ca: ca.map(|ca| below(Path::new(ca))),
+        }
+    });
+    AdminSettings {
+        listen: address(Some(admin.admin_listen), ANY, 9180).explicit_if(admin.admin_listen.port.is_some()),
+        keys: admin.admin_key.clone().unwrap_or_default(),
+        key_required: admin.admin_key_required,
+        // APISIX's default; an empty list lets every address in.
+        allow: admin.allow_admin.as_ref().map_or_else(
+            || ipnet_or_ip::parse("127.0.0.0/24").into_iter().collect(),
+            |nets| nets.iter().map(|net| net.0).collect(),
+        ),
+        cors: admin.enable_admin_cors,
+        tls,
+    }
+}
+
+impl Listener {
+    fn explicit_if(mut self, explicit: bool) -> Self {
+        self.explicit = explicit;
+        self
+    }
+}
+
+fn address(given: Option<Address>, ip: IpAddr, port: u16) -> Listener {
+    let explicit = given.is_some();
+    let given = given.unwrap_or_default();
+    Listener { address: SocketAddr::new(given.ip.unwrap_or(ip), given.port.unwrap_or(port)), explicit }
+}
+
+fn dp_listen(file: &File, below: Below<'_>, problems: &mut Vec<Problem>) -> DpListenSettings {
+    let given = file.keelgate.dp_listen.clone().unwrap_or_default();
+    let ip = given.ip.unwrap_or(ANY);
+    let plain = Listener {
+        address: SocketAddr::new(ip, given.port.unwrap_or(7900)),
+        explicit: file.deployment.role == Role::ControlPlane || file.keelgate.dp_listen.is_some(),
+    };
+    let tls = match (&given.cert, &given.key) {
+        (Some(cert), Some(key)) => {
+            let listener =
+                Listener { address: SocketAddr::new(ip, given.tls_port.unwrap_or(7943)), explicit: true };
+            let client_ca = given.client_ca.as_deref().map(below);
+            Some((listener, ServerTls { cert: below(cert), key: below(key), client_ca }))
+        }
+        (None, None) => None,
+        _ => {
+            problems.push(Problem::new("keelgate.dp_listen", "`cert` and `key` go together"));
+            None
+        }
+    };
+    DpListenSettings { plain, tls }
+}
+
+fn backends(fallback: &FallbackCp, below: Below<'_>) -> Vec<store::bucket::Config> {
+    use store::bucket::Config;
+    let local = fallback.local.clone().map(|mut local| {
+        local.config_dir = below(&local.config_dir);
+        local.resource_dir = local.resource_dir.as_deref().map(below);
+        Config::Local(local)
+    });
+    [
+        fallback.aws_s3.clone().map(Config::AwsS3),
+        fallback.azure_blob.clone().map(Config::AzureBlob),
+        fallback.gcs.clone().map(Config::Gcs),
+        local,
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn checked_backends(
+    fallback: &FallbackCp,
+    below: Below<'_>,
+    problems: &mut Vec<Problem>,
+) -> Vec<store::bucket::Config> {
+    let backends = backends(fallback, below);
+    if backends.is_empty() {
+        let text = "it names no back end: `aws_s3`, `azure_blob`, `gcs` or `local`";
+        problems.push(Problem::new("fallback_cp", text));
+    }
+    for backend in &backends {
+        if let Err(error) = store::bucket::Buckets::open(backend.clone()) {
+            problems.push(Problem::new("fallback_cp", error.to_string()));
+        }
+    }
+    backends
+}
+
+fn export(
+    fallback: &FallbackCp,
+    backup_node: bool,
+    below: Below<'_>,
+    problems: &mut Vec<Problem>,
+) -> ExportSettings {
+    let every = fallback.interval.map(|interval| format!("@every {}s", interval.0.as_secs().max(1)));
+    let cron_spec =
+        fallback.cron_spec.clone().or(every.filter(|_| backup_node)).or_else(|| Some("@every 1m".into()));
+    if let Some(Err(error)) = cron_spec.as_deref().map(control::export::CronSpec::parse) {
+        problems.push(Problem::new("fallback_cp.cron_spec", error.to_string()));
+    }
+    ExportSettings {
+        backends: checked_backends(fallback, below, problems),
+        cron_spec,
+        on_change: fallback.on_change.unwrap_or(true),
+        debounce: fallback.debounce.map_or(Duration::from_secs(1), |time| time.0),
+        keep: fallback.history.keep.max(1),
+        max_shrink: fallback.guard.max_shrink.map_or(0.5, |share| share.0),
+        allow_empty: fallback.guard.allow_empty.unwrap_or(false),
+        private_key_file: fallback.signing.as_ref().map(|signing| below(&signing.private_key_file)),
+    }
+}
+
+fn source(
+    file: &File,
+    role: Role,
+    provider: Provider,
+    fallback: Option<&FallbackCp>,
+    home: &Path,
+    etcd: impl Fn() -> EtcdSettings,
+    problems: &mut Vec<Problem>,
+) -> Option<SourceSettings> {
+    let below = |path: &Path| if path.is_absolute() { path.to_owned() } else { home.join(path) };
+    // A control plane that is also a data plane reads its own store; a backup is what it writes.
+    let fallback = fallback.filter(|_| role == Role::DataPlane || provider == Provider::Etcd);
+    let from = match (role, provider) {
+        (Role::ControlPlane, _) => return None,
+        (Role::Traditional, Provider::Embedded | Provider::Yaml | Provider::Json) => SourceFrom::Own,
+        (_, Provider::Yaml | Provider::Json) if fallback.is_some() => SourceFrom::Bucket,
+        (_, Provider::Yaml) => SourceFrom::File(home.join("conf/apisix.yaml")),
+        (_, Provider::Json) => SourceFrom::File(home.join("conf/apisix.json")),
+        _ => SourceFrom::Etcd(etcd()),
+    };
+    let guard = file.keelgate.guard.or(fallback.map(|fallback| fallback.guard)).unwrap_or_default();
+    let trust = file.keelgate.trust.clone();
+    let fallback = fallback.map(|fallback| {
+        let trust = trust.unwrap_or_else(|| fallback.trust.clone());
+        let secs = Duration::from_secs;
+        FallbackSettings {
+            backends: checked_backends(fallback, &below, problems),
+            startup_grace: fallback.startup_grace.map_or(secs(3), |time| time.0),
+            fallback_after: fallback.fallback_after.map_or(secs(30), |time| time.0),
+            poll_interval: fallback.poll_interval.map_or(secs(10), |time| time.0),
+            max_age: Some(fallback.max_age.map_or(secs(86_400), |time| time.0)).filter(|age| !age.is_zero()),
+            on_stale: fallback.on_stale.unwrap_or_default(),
+            public_keys: trust.public_keys,
+            require_signature: trust.require_signature,
+        }
+    });
+    Some(SourceSettings {
+        from,
+        fallback,
+        max_shrink: guard.max_shrink.map_or(0.5, |share| share.0),
+        allow_empty: guard.allow_empty.unwrap_or(false),
+    })
+}
+
+fn listeners(given: Option<&[Listen]>, default: u16) -> Vec<Listener> {
+    match given {
+        None => vec![Listener { address: SocketAddr::new(ANY, default), explicit: true }],
+        Some(listens) => listens
+            .iter()
+            .map(|listen| {
+                let (ip, port) = match listen {
+                    Listen::Port(port) => (None, *port),
+                    Listen::Table { ip, port, .. } => (*ip, *port),
+                };
+                Listener { address: SocketAddr::new(ip.unwrap_or(ANY), port), explicit: true }
+            })
+            .collect(),
+    }
+}
+
+fn proxy(file: &File, below: Below<'_>, env: Env<'_>, problems: &mut Vec<Problem>) -> ProxySettings {
+    let apisix = &file.apisix;
+    let given = apisix.node_listen.clone().map(super::values::OneOrMany::into_vec);
+    let per_port_h2 =
+        given.iter().flatten().any(|listen| matches!(listen, Listen::Table { enable_http2: Some(true), .. }));
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let from_env = env("APISIX_WORKER_PROCESSES").and_then(|workers| workers.parse().ok());
+    let mut trusted = Vec::new();
+    for text in apisix.trusted_addresses.iter().flatten() {
+        match ipnet_or_ip::parse(text) {
+            Some(net) => trusted.push(net),
+            None => problems.push(Problem::new(
+                "apisix.trusted_addresses",
+                format!("`{text}` is neither an IP address nor a range"),
+            )),
+        }
+    }
+    let protocols: Vec<String> = apisix.ssl.ssl_protocols.split_whitespace().map(str::to_owned).collect();
+    if !protocols.iter().any(|protocol| matches!(protocol.as_str(), "TLSv1.2" | "TLSv1.3")) {
+        let text = format!("`{}` has none of TLSv1.2, TLSv1.3", apisix.ssl.ssl_protocols);
+        problems.push(Problem::new("apisix.ssl.ssl_protocols", text));
+    }
+    let http = file.nginx_config.http.clone();
+    ProxySettings {
+        listen: listeners(given.as_deref(), 9080),
+        tls_listen: if apisix.ssl.enable {
+            // 9443 by default may be taken by a neighbour; what is written must work.
+            let explicit = apisix.ssl.listen.is_some();
+            let listens = listeners(apisix.ssl.listen.as_deref(), 9443);
+            listens.into_iter().map(|listener| listener.explicit_if(explicit)).collect()
+        } else {
+            Vec::new()
+        },
+        http2: apisix.enable_http2 || per_port_h2,
+        workers: file.nginx_config.worker_processes.0.or(from_env).unwrap_or(cores),
+        router: apisix.router.http,
+        server_tokens: apisix.enable_server_tokens,
+        ssl_protocols: protocols,
+        ssl_session_tickets: apisix.ssl.ssl_session_tickets,
+        fallback_sni: apisix.ssl.fallback_sni.clone(),
+        trusted_certificate: trusted_certificate(apisix).map(|file| below(Path::new(file))),
+        trusted_addresses: trusted,
+        delete_uri_tail_slash: apisix.delete_uri_tail_slash,
+        shutdown_timeout: file
+            .nginx_config
+            .worker_shutdown_timeout
+            .map_or(Duration::from_secs(240), |time| time.0),
+        access_log: http
+            .enable_access_log
+            .then(|| http.access_log.clone())
+            .filter(|path| path != "off")
+            .map(|path| below(Path::new(&path))),
+        http,
+    }
+}
+
+fn prometheus(attrs: &Map<String, Value>, problems: &mut Vec<Problem>) -> Option<PrometheusSettings> {
+    let attr = attrs.get("prometheus").cloned().unwrap_or(Value::Null);
+    if attr["enable_export_server"] == Value::Bool(false) {
+        return None;
+    }
+    let key = "plugin_attr.prometheus.export_addr";
+    let address = match &attr["export_addr"] {
+        Value::Null => address(None, LOCAL, 9091),
+        given => match serde_json::from_value::<Address>(given.clone()) {
+            Ok(given) => address(Some(given), LOCAL, 9091),
+            Err(error) => {
+                problems.push(Problem::new(key, error.to_string()));
+                return None;
+            }
+        },
+    };
+    let path = attr["export_uri"].as_str().unwrap_or("/apisix/prometheus/metrics").to_owned();
+    Some(PrometheusSettings { listen: address, path })
+}
+
+fn instance(file: &File, problems: &mut Vec<Problem>) -> Instance {
+    let encryption = file.apisix.data_encryption.clone().unwrap_or_else(|| DataEncryption {
+        enable_encrypt_fields: true,
+        keyring: DEFAULT_KEYRING.map(str::to_owned).to_vec(),
+        ..DataEncryption::default()
+    });
+    if let Err(error) = model::secrets::Keyring::new(&encryption) {
+        problems.push(Problem::new("apisix.data_encryption.keyring", error.to_string()));
+    }
+    let payload = InstancePayload {
+        apisix: Some(InstanceApisix { data_encryption: encryption, other: Map::new() }),
+        discovery: file.discovery.clone(),
+        plugin_attr: file.plugin_attr.clone(),
+        other: Map::new(),
+    };
+    // Equal payloads have equal versions on every control plane, without anything being kept.
+    let text = serde_json::to_string(&payload).unwrap_or_default();
+    let version = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    // Within what every JSON reader takes for a whole number.
+    Instance { config_version: version >> 12, config_payload: payload }
+}
+
+/// Two of our listeners on one address can't be.
+fn conflicts(settings: &Settings, problems: &mut Vec<Problem>) {
+    let mut all: Vec<(&str, Listener)> = Vec::new();
+    if let Some(proxy) = &settings.proxy {
+        all.extend(proxy.listen.iter().map(|listener| ("apisix.node_listen", *listener)));
+        all.extend(proxy.tls_listen.iter().map(|listener| ("apisix.ssl.listen", *listener)));
+    }
+    all.extend(settings.admin.iter().map(|admin| ("deployment.admin.admin_listen", admin.listen)));
+    all.extend(settings.dp_listen.iter().map(|dp| ("keelgate.dp_listen", dp.plain)));
+    all.extend(settings.control_api.map(|listener| ("apisix.control", listener)));
+    all.extend(settings.status.map(|listener| ("apisix.status", listener)));
+    all.extend(settings.prometheus.iter().map(|p| ("plugin_attr.prometheus.export_addr", p.listen)));
+    // A default that is taken gives way; see `Listener::explicit`.
+    all.retain(|(_, listener)| listener.explicit);
+    for (index, (key, listener)) in all.iter().enumerate() {
+        let clash = all[..index].iter().find(|(_, other)| {
+            let (a, b) = (listener.address, other.address);
+            a.port() == b.port() && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
+        });
+        if let Some((other, _)) = clash {
+            let text = format!("{} is also the address of {other}", listener.address);
+            problems.push(Problem::new(*key, text));
+        }
+    }
+}

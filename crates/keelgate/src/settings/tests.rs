@@ -1,0 +1,126 @@
+use super::*;
+
+fn parsed(text: &str) -> Result<Loaded, Unusable> {
+    parse(text, Path::new("/srv/gate/conf/config.yaml"), &|_| None)
+}
+
+fn settings(text: &str) -> Settings {
+    match parsed(text) {
+        Ok(loaded) => loaded.settings,
+        Err(unusable) => panic!("{unusable}"),
+    }
+}
+
+fn refusal(text: &str) -> String {
+    match parsed(text) {
+        Ok(loaded) => panic!("it was taken: {:?}", loaded.settings),
+        Err(unusable) => unusable.to_string(),
+    }
+}
+
+#[test]
+fn an_empty_file_is_a_whole_gateway_on_its_own_store() {
+    let settings = settings("#\n");
+    assert_eq!(settings.role, Role::Traditional);
+    assert_eq!(settings.group, "default");
+    assert_eq!(settings.home, Path::new("/srv/gate"));
+    assert!(
+        matches!(&settings.store, Some(StoreSettings::Embedded { dir }) if dir == Path::new("/srv/gate/data/store"))
+    );
+    assert!(matches!(settings.source.unwrap().from, SourceFrom::Own));
+    assert_eq!(settings.proxy.unwrap().listen[0].address, "0.0.0.0:9080".parse().unwrap());
+    assert_eq!(settings.admin.unwrap().listen.address, "0.0.0.0:9180".parse().unwrap());
+    assert_eq!(settings.dp_listen.unwrap().plain.address, "0.0.0.0:7900".parse().unwrap());
+}
+
+#[test]
+fn the_guides_standalone_block_reads_the_bucket() {
+    let settings = settings(
+        "deployment:\n  role: data_plane\n  role_data_plane:\n    config_provider: yaml\n  fallback_cp:\n    mode: read\n    aws_s3:\n      access_key: a\n      secret_key: s\n      region: us-east-1\n      config_bucket: cfg\n      resource_bucket: res\n      endpoint: http://127.0.0.1:5000\n      use_path_style: true\n#END\n",
+    );
+    let source = settings.source.unwrap();
+    assert!(matches!(source.from, SourceFrom::Bucket));
+    assert_eq!(source.fallback.unwrap().startup_grace, Duration::from_secs(3));
+    assert!(settings.admin.is_none() && settings.store.is_none() && settings.dp_listen.is_none());
+}
+
+#[test]
+fn a_traditional_node_pointed_at_a_control_plane_serves_no_data_planes() {
+    let settings = settings(
+        "deployment:\n  role: traditional\n  role_traditional: {config_provider: etcd}\n  etcd: {host: [\"http://cp:7900\"]}\n",
+    );
+    assert!(settings.dp_listen.is_none());
+    assert!(
+        matches!(settings.source.unwrap().from, SourceFrom::Etcd(etcd) if etcd.hosts == ["http://cp:7900"])
+    );
+}
+
+#[test]
+fn refusals_name_file_line_and_key() {
+    let wrong_type = refusal(
+        "deployment:\n  role: data_plane\n  etcd:\n    host: [\"http://cp:7900\"]\n    timeout: soon\n",
+    );
+    assert!(
+        wrong_type.starts_with("/srv/gate/conf/config.yaml:5: deployment.etcd.timeout: "),
+        "{wrong_type}"
+    );
+    assert!(wrong_type.contains("`soon` is not a time"), "{wrong_type}");
+    let wrong_role = refusal("deployment:\n  role: king\n");
+    assert!(wrong_role.starts_with("/srv/gate/conf/config.yaml:2: deployment.role: "), "{wrong_role}");
+    let no_scheme = refusal("deployment:\n  role: data_plane\n  etcd:\n    host: [cp:7900]\n");
+    assert!(
+        no_scheme.starts_with("/srv/gate/conf/config.yaml:4: deployment.etcd.host: `cp:7900` must begin"),
+        "{no_scheme}"
+    );
+    let taken_twice =
+        refusal("apisix:\n  node_listen: 9180\ndeployment:\n  admin:\n    admin_listen:\n      port: 9180\n");
+    assert!(
+        taken_twice.contains(
+            "deployment.admin.admin_listen: 0.0.0.0:9180 is also the address of apisix.node_listen"
+        ),
+        "{taken_twice}"
+    );
+    let unset = refusal("apisix:\n  node_listen: ${{NO_SUCH_VARIABLE}}\n");
+    assert!(unset.contains("line 2") && unset.contains("NO_SUCH_VARIABLE"), "{unset}");
+    let broken = refusal("apisix:\n  node_listen: [1,\n");
+    assert!(broken.starts_with("/srv/gate/conf/config.yaml:"), "{broken}");
+}
+
+#[test]
+fn every_contradiction_is_told_at_once() {
+    let both = refusal(
+        "deployment:\n  role: data_plane\n  role_data_plane: {config_provider: embedded}\n  etcd: {host: []}\n",
+    );
+    assert_eq!(both.lines().count(), 2, "{both}");
+}
+
+#[test]
+fn keys_that_do_nothing_are_told_with_their_path() {
+    let loaded = parsed("apisix:\n  enable_ipv6: true\n  node_listen: 9080\nnginx_config:\n  event:\n    worker_connections: 10620\n").unwrap();
+    assert_eq!(
+        loaded.warnings,
+        [
+            "/srv/gate/conf/config.yaml:2: apisix.enable_ipv6: this key is not used by Keelgate",
+            "/srv/gate/conf/config.yaml:5: nginx_config.event: this key is not used by Keelgate",
+        ]
+    );
+}
+
+#[test]
+fn variables_and_apisix_forms_of_listeners_are_read() {
+    let env = |name: &str| (name == "PORT").then(|| "9777".to_owned());
+    let text = "apisix:\n  node_listen:\n    - ${{PORT}}\n    - port: 9081\n    - ip: 127.0.0.2\n      port: ${{OTHER:=9082}}\n";
+    let loaded = parse(text, Path::new("conf/config.yaml"), &env).unwrap();
+    let listen: Vec<String> =
+        loaded.settings.proxy.unwrap().listen.iter().map(|listener| listener.address.to_string()).collect();
+    assert_eq!(listen, ["0.0.0.0:9777", "0.0.0.0:9081", "127.0.0.2:9082"]);
+}
+
+#[test]
+fn secrets_do_not_show_in_debug_output() {
+    let settings = settings(
+        "deployment:\n  role: traditional\n  admin:\n    admin_key: [{name: admin, key: hush-1, role: admin}]\n  etcd: {host: ['http://e:1'], user: root, password: hush-2}\n",
+    );
+    let shown = format!("{settings:?}");
+    assert!(!shown.contains("hush-"), "{shown}");
+}
