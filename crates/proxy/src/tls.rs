@@ -3,16 +3,21 @@
 //! The rule to know: the handshake reads the plan that is in force when it begins. Certificates are part of the plan,
 //! so a certificate and the routes that came with it change together.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use model::resource::{Ssl, SslType};
 use rustls::{
+    ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    server::ClientHello,
+    server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache},
     sign::CertifiedKey,
+    version::{TLS12, TLS13},
 };
 use smallvec::SmallVec;
+use tokio_rustls::TlsAcceptor;
+
+use crate::engine::PlanCell;
 
 /// The certificates of one `ssls` resource and the names they stand for.
 pub struct Certificate {
@@ -130,6 +135,84 @@ impl Certificates {
 fn wildcard(name: &str) -> Option<String> {
     let (_, rest) = name.split_once('.')?;
     Some(format!("*.{rest}"))
+}
+
+/// `apisix.ssl`, as far as handshakes go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    pub tls12: bool,
+    pub tls13: bool,
+    /// The name taken where the client names none.
+    pub fallback_sni: Option<Arc<str>>,
+    /// Resumption by tickets rather than by what we remember.
+    pub tickets: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { tls12: true, tls13: true, fallback_sni: None, tickets: false }
+    }
+}
+
+/// Accepts TLS connections by the plan in force. Shared by all workers, so that a session is resumed on any.
+#[derive(Clone)]
+pub struct Acceptor {
+    http1: TlsAcceptor,
+    http2: TlsAcceptor,
+}
+
+impl Acceptor {
+    pub fn new(settings: &Settings, plan: PlanCell) -> Result<Self, rustls::Error> {
+        /// Sessions remembered; each takes some 200 bytes.
+        const SESSIONS: usize = 20_480;
+        let versions: &[_] = match (settings.tls12, settings.tls13) {
+            (true, true) => &[&TLS13, &TLS12],
+            (true, false) => &[&TLS12],
+            (false, _) => &[&TLS13],
+        };
+        let resolver = Resolver { plan, fallback: settings.fallback_sni.clone() };
+        // Verification of client certificates, which `ssls` may ask for by name, is chosen here.
+        let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(versions)?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(resolver));
+        if settings.tickets {
+            config.ticketer = aws_lc_rs::Ticketer::new()?;
+        } else {
+            config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
+        }
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let http1 = Arc::new(config.clone()).into();
+        config.alpn_protocols.insert(0, b"h2".to_vec());
+        Ok(Self { http1, http2: Arc::new(config).into() })
+    }
+
+    /// The one that offers HTTP/2, or the other.
+    pub fn get(&self, http2: bool) -> &TlsAcceptor {
+        if http2 { &self.http2 } else { &self.http1 }
+    }
+}
+
+/// Finds certificates in the plan in force.
+struct Resolver {
+    plan: PlanCell,
+    fallback: Option<Arc<str>>,
+}
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Resolver")
+    }
+}
+
+impl ResolvesServerCert for Resolver {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let found = self.plan.load().certificates.resolve(&hello, self.fallback.as_deref());
+        if found.is_none() {
+            tracing::debug!(name = hello.server_name(), "no certificate for this name");
+        }
+        found
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,229 @@
+//! One connection from a client: TLS, HTTP/1.1 or HTTP/2, its deadline, and its end.
+//!
+//! The rule to know: a connection outlives configurations. It serves each request by the plan in force when the
+//! request comes; only when its worker drains does it say `Connection: close` (GOAWAY) and end.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use http::HeaderValue;
+use hyper::{
+    rt::Executor,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use tokio::{io::AsyncReadExt as _, net::TcpStream, task::spawn_local, time::timeout};
+
+use super::{
+    config::Listener,
+    exchange,
+    io::{Downstream, Watched},
+    timer::Timer,
+    tunnel::Tunnel,
+    worker::Worker,
+};
+use crate::status::{Connection, State};
+
+/// What requests of one connection have in common.
+pub struct Client {
+    pub worker: Rc<Worker>,
+    pub peer: SocketAddr,
+    pub local: SocketAddr,
+    pub scheme: &'static str,
+    /// The TLS server name the client asked for.
+    pub sni: Option<Arc<str>>,
+    /// The peer's address, as `X-Real-IP` has it.
+    pub peer_text: HeaderValue,
+    /// Our port, as `X-Forwarded-Port` has it.
+    pub port_text: HeaderValue,
+    /// Set by a request that ends HTTP on this connection.
+    pub tunnel: RefCell<Option<Tunnel>>,
+    /// For as long as the client must do something.
+    pub timer: Timer,
+    http2: bool,
+    /// Requests on their way; beyond one only with HTTP/2.
+    active: Cell<u32>,
+    /// Whether part of a head was read since the last request.
+    in_head: Cell<bool>,
+    counted: Connection,
+}
+
+impl Client {
+    /// A request's head has been read.
+    pub fn begin(&self) {
+        self.active.set(self.active.get() + 1);
+        self.in_head.set(false);
+        self.timer.disarm();
+        self.counted.is(State::Writing);
+    }
+
+    /// A request has been answered, as far as we are concerned.
+    pub fn finish(&self, now: Instant) {
+        self.active.set(self.active.get().saturating_sub(1));
+        if self.active.get() == 0 {
+            self.timer.arm(now, self.worker.config().timeouts.keepalive);
+            self.counted.is(State::Waiting);
+        }
+    }
+
+    /// Something was read: between requests, the beginning of a head.
+    pub fn has_read(&self) {
+        if self.active.get() == 0 && !self.in_head.get() && !self.http2 {
+            self.in_head.set(true);
+            self.counted.is(State::Reading);
+            self.timer.arm(Instant::now(), self.worker.config().timeouts.client_header);
+        }
+    }
+
+    /// Something was written, or could not be.
+    pub fn has_written(&self, done: bool) {
+        if done {
+            if self.active.get() > 0 && self.timer.is_armed() {
+                self.timer.disarm();
+            }
+        } else if !self.timer.is_armed() {
+            self.timer.arm(Instant::now(), self.worker.config().timeouts.send);
+        }
+    }
+}
+
+/// Serves a connection to its end.
+pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, listener: Listener) {
+    let _ = stream.set_nodelay(true);
+    let local = stream.local_addr().unwrap_or(listener.address);
+    let counted = worker.counters.connection();
+    let mut sni = None;
+    let http2;
+    let stream = if listener.tls {
+        let limit = worker.config().timeouts.client_header;
+        let acceptor = worker.acceptor(listener.http2);
+        let Ok(Ok(stream)) = timeout(limit, acceptor.accept(stream)).await else { return };
+        let session = stream.get_ref().1;
+        sni = session.server_name().map(Arc::from);
+        http2 = session.alpn_protocol() == Some(b"h2");
+        Downstream::Tls(Box::new(stream))
+    } else {
+        http2 = listener.http2 && begins_with_preface(&stream, worker.config().timeouts.client_header).await;
+        Downstream::Plain(stream)
+    };
+    let text = |text: String| HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
+    let client = Rc::new(Client {
+        peer,
+        local,
+        scheme: if listener.tls { "https" } else { "http" },
+        sni,
+        peer_text: text(peer.ip().to_canonical().to_string()),
+        port_text: text(local.port().to_string()),
+        tunnel: RefCell::new(None),
+        timer: worker.timers.timer(),
+        http2,
+        active: Cell::new(0),
+        in_head: Cell::new(false),
+        counted,
+        worker,
+    });
+    client.timer.arm(Instant::now(), client.worker.config().timeouts.client_header);
+    let stream = Watched { stream, client: Rc::clone(&client) };
+    if http2 { serve_http2(client, stream).await } else { serve_http1(client, stream).await }
+}
+
+/// Whether the client begins with HTTP/2's preface, looked at without reading it.
+async fn begins_with_preface(stream: &TcpStream, limit: Duration) -> bool {
+    let mut start = [0; 3];
+    matches!(timeout(limit, stream.peek(&mut start)).await, Ok(Ok(3))) && start == *b"PRI"
+}
+
+async fn serve_http1(client: Rc<Client>, stream: Watched) {
+    let config = client.worker.config();
+    let service = {
+        let client = Rc::clone(&client);
+        service_fn(move |request| exchange::serve(Rc::clone(&client), request))
+    };
+    let mut builder = http1::Builder::new();
+    builder.max_header_size(config.limits.head).half_close(false).pipeline_flush(true);
+    if config.limits.fields != 100 {
+        builder.max_headers(config.limits.fields);
+    }
+    drop(config);
+    let mut connection = builder.serve_connection(TokioIo::new(stream), service);
+    let mut closing = false;
+    let ended = poll_fn(|cx| {
+        if client.timer.poll_fired(cx) {
+            return Poll::Ready(false);
+        }
+        if client.worker.is_draining() && !std::mem::replace(&mut closing, true) {
+            // What has arrived already is served before the connection counts as idle.
+            if let Poll::Ready(end) = Pin::new(&mut connection).poll(cx) {
+                return Poll::Ready(end.is_ok());
+            }
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+        Pin::new(&mut connection).poll(cx).map(|end| end.is_ok())
+    })
+    .await;
+    // Taken in any case: a tunnel holds the connection it lies in.
+    let tunnel = client.tunnel.take();
+    if !ended {
+        return;
+    }
+    let parts = connection.into_parts();
+    let stream = parts.io.into_inner().stream;
+    match tunnel {
+        Some(tunnel) => tunnel.run(stream, parts.read_buf, &client).await,
+        None => close(stream).await,
+    }
+}
+
+/// We have said that we are done; listens a little more: what the client still sends must not make its kernel throw
+/// away our last response.
+async fn close(mut stream: Downstream) {
+    const LINGER: Duration = Duration::from_secs(5);
+    let mut waste = [0; 1024];
+    let drain = async { while matches!(stream.read(&mut waste).await, Ok(1..)) {} };
+    let _ = timeout(LINGER, drain).await;
+}
+
+async fn serve_http2(client: Rc<Client>, stream: Watched) {
+    let limits = client.worker.config().limits;
+    let service = {
+        let client = Rc::clone(&client);
+        service_fn(move |request| exchange::serve(Rc::clone(&client), request))
+    };
+    let connection = http2::Builder::new(Local)
+        .max_concurrent_streams(128)
+        .initial_stream_window_size(256 * 1024)
+        .initial_connection_window_size(1024 * 1024)
+        .max_header_list_size(u32::try_from(limits.head).unwrap_or(u32::MAX))
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let mut closing = false;
+    poll_fn(|cx| {
+        if client.timer.poll_fired(cx) {
+            return Poll::Ready(());
+        }
+        if client.worker.is_draining() && !std::mem::replace(&mut closing, true) {
+            connection.as_mut().graceful_shutdown();
+        }
+        connection.as_mut().poll(cx).map(|_| ())
+    })
+    .await;
+}
+
+/// Runs HTTP/2's streams on the thread of their connection.
+#[derive(Clone, Copy)]
+pub struct Local;
+
+impl<F: Future<Output: 'static> + 'static> Executor<F> for Local {
+    fn execute(&self, future: F) {
+        spawn_local(future);
+    }
+}

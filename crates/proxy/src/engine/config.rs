@@ -1,0 +1,94 @@
+//! What the engine is told by the process's settings.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use http::HeaderValue;
+use ipnet::IpNet;
+
+use crate::{access_log, tls};
+
+/// Settings of the engine. Everything in it may change while it runs.
+#[derive(Clone)]
+pub struct Config {
+    pub listeners: Vec<Listener>,
+    /// Threads, each with its own connections to clients and upstreams.
+    pub workers: usize,
+    pub limits: Limits,
+    pub timeouts: Timeouts,
+    /// None: no access log.
+    pub access_log: Option<Arc<access_log::Format>>,
+    /// Where the access log goes.
+    pub access_log_file: Option<PathBuf>,
+    /// `Server` of every response.
+    pub server: Option<HeaderValue>,
+    /// `X-APISIX-Upstream-Status` on every response, not only on errors of the upstream.
+    pub show_upstream_status: bool,
+    /// Peers whose `X-Forwarded-*` are believed. APISIX's `trusted_addresses`.
+    pub trusted: Vec<IpNet>,
+    pub tls: tls::Settings,
+}
+
+/// An address clients connect to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Listener {
+    pub address: SocketAddr,
+    pub tls: bool,
+    /// Over TLS offered by ALPN, without TLS expected of whoever begins with its preface.
+    pub http2: bool,
+}
+
+/// How much a client may send.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of a request's head.
+    pub head: usize,
+    /// Fields of a request's head.
+    pub fields: usize,
+    /// Bytes of a request's body; zero: any number.
+    pub body: u64,
+}
+
+/// How long a client may take, and how long we take to stop.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// Between two requests.
+    pub keepalive: Duration,
+    /// For a whole request head, and for the TLS handshake.
+    pub client_header: Duration,
+    /// Between two reads of a request's body.
+    pub client_body: Duration,
+    /// Between two writes of a response.
+    pub send: Duration,
+    /// For requests in flight, when the engine stops.
+    pub shutdown: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listeners: vec![],
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            limits: Limits { head: 32 * 1024, fields: 100, body: 0 },
+            timeouts: Timeouts::default(),
+            access_log: None,
+            access_log_file: None,
+            server: None,
+            show_upstream_status: false,
+            trusted: vec![],
+            tls: tls::Settings::default(),
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let minute = Duration::from_secs(60);
+        Self {
+            keepalive: minute,
+            client_header: minute,
+            client_body: minute,
+            send: Duration::from_secs(10),
+            shutdown: Duration::from_secs(240),
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! One request from its head to its log.
+//!
+//! The rule to know: there is one exit. Whatever answers, a plugin, an upstream or an error, the response goes through
+//! [`Exchange::respond`], and whatever becomes of it, the exchange is dropped once, and dropping it writes the log.
+
+mod begin;
+mod forward;
+mod log;
+
+use std::{
+    rc::Rc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
+use http_body::Frame;
+use hyper::body::Incoming;
+
+use super::{
+    body::Body,
+    client::Client,
+    h1::{self, RequestBody},
+    io, reply,
+};
+use crate::{
+    chain,
+    ctx::Ctx,
+    plugin::{Flow, Phase, Reply},
+    upstream::pool,
+};
+
+const UPSTREAM_STATUS: HeaderName = HeaderName::from_static("x-apisix-upstream-status");
+
+/// A connection to an upstream, and where it goes when it is free.
+struct Link {
+    key: pool::Key,
+    connection: h1::Connection<io::Upstream>,
+}
+
+/// One request on its way through the engine.
+pub struct Exchange {
+    pub(super) ctx: Ctx,
+    client: Rc<Client>,
+    body: RequestBody,
+    link: Option<Link>,
+    limits: h1::Limits,
+    /// When the current attempt began, counted from the request's start.
+    attempted: Duration,
+    /// Whether a response was given to the client's connection.
+    responded: bool,
+    /// Whether the last frame has gone by.
+    through: bool,
+    /// Whether `Upgrade` goes to the upstream.
+    upgrade: bool,
+}
+
+/// Where a response's body comes from.
+enum Answer {
+    Own(Bytes),
+    Upstream,
+}
+
+/// Serves one request. An error ends the connection.
+pub async fn serve(client: Rc<Client>, request: Request<Incoming>) -> Result<Response<Body>, h1::Error> {
+    client.begin();
+    client.worker.counters.request();
+    let mut exchange = match Exchange::begin(client, request) {
+        Ok(exchange) => exchange,
+        Err(refused) => return Ok(refused),
+    };
+    let answer = match exchange.answer().await {
+        Ok(answer) => answer,
+        Err(error) => exchange.fail(error)?,
+    };
+    Ok(exchange.respond(answer))
+}
+
+impl Exchange {
+    /// Finds out what to answer: `ctx.response` and where its body comes from.
+    async fn answer(&mut self) -> Result<Answer, h1::Error> {
+        let matched = self.ctx.find_route();
+        if let Flow::Reply(reply) = chain::on_request(&mut self.ctx).await {
+            return Ok(self.own(reply));
+        }
+        if !matched {
+            return Ok(self.own(reply::no_route()));
+        }
+        if let Some(body) = self.ctx.body.clone() {
+            self.body.replace(body);
+        }
+        if self.body.is_too_large() {
+            return Ok(self.own(reply::error(StatusCode::PAYLOAD_TOO_LARGE)));
+        }
+        let Some(upstream) = self.ctx.upstream.clone() else {
+            return Ok(self.own(reply::error(StatusCode::SERVICE_UNAVAILABLE)));
+        };
+        self.forward(&upstream).await
+    }
+
+    /// An answer of the gateway's own.
+    fn own(&mut self, reply: Reply) -> Answer {
+        self.ctx.response.status = reply.status;
+        self.ctx.response.headers = reply.headers;
+        Answer::Own(reply.body)
+    }
+
+    /// What the client gets for a failure; an error where it can be given nothing.
+    fn fail(&mut self, error: h1::Error) -> Result<Answer, h1::Error> {
+        self.link = None;
+        let status = match error {
+            h1::Error::Connect(_)
+            | h1::Error::NoAnswer(_)
+            | h1::Error::Broken(_)
+            | h1::Error::Malformed(_) => StatusCode::BAD_GATEWAY,
+            h1::Error::ConnectTimeout | h1::Error::ReadTimeout | h1::Error::SendTimeout => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
+            h1::Error::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            h1::Error::RequestBody => return Err(error),
+        };
+        let node = self.ctx.node().map(|node| &*node.label);
+        tracing::warn!(%error, node, route = self.ctx.route_id(), "request failed");
+        Ok(self.own(reply::error(status)))
+    }
+
+    /// The one exit of every response.
+    fn respond(mut self: Box<Self>, answer: Answer) -> Response<Body> {
+        self.gateway_headers();
+        chain::header_filter(&mut self.ctx);
+        let filters = self.ctx.filters_body();
+        let body = match answer {
+            Answer::Own(mut bytes) if filters => {
+                chain::body_filter(&mut self.ctx, &mut bytes, true);
+                self.ctx.response.headers.remove(header::CONTENT_LENGTH);
+                Some(bytes)
+            }
+            Answer::Own(bytes) => Some(bytes),
+            Answer::Upstream => {
+                if filters {
+                    self.ctx.response.headers.remove(header::CONTENT_LENGTH);
+                }
+                None
+            }
+        };
+        self.responded = true;
+        let mut response = Response::new(Body::Empty);
+        *response.status_mut() = self.ctx.response.status;
+        *response.headers_mut() = if self.is_head_needed() {
+            self.ctx.response.headers.clone()
+        } else {
+            std::mem::take(&mut self.ctx.response.headers)
+        };
+        *response.body_mut() = match body {
+            Some(bytes) => {
+                self.ctx.transfer.body_sent = bytes.len() as u64;
+                Body::whole(bytes)
+            }
+            None if response.status() == StatusCode::SWITCHING_PROTOCOLS => self.open_tunnel(),
+            None => self.stream(),
+        };
+        response
+    }
+
+    /// `Server` is ours on every response; the upstream's own status shows where it failed.
+    fn gateway_headers(&mut self) {
+        let config = self.client.worker.config();
+        let headers = &mut self.ctx.response.headers;
+        if let Some(server) = &config.server {
+            headers.insert(header::SERVER, server.clone());
+        }
+        if self.ctx.response.status == StatusCode::SWITCHING_PROTOCOLS {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        }
+        let upstream = self.ctx.attempts.last().and_then(|attempt| attempt.status);
+        if let Some(status) = upstream
+            && (config.show_upstream_status || status.is_server_error())
+        {
+            headers.insert(UPSTREAM_STATUS, HeaderValue::from(status.as_u16()));
+        }
+    }
+
+    /// Whether the log phase looks at the response's headers.
+    fn is_head_needed(&self) -> bool {
+        !self.ctx.chain.is_empty(Phase::Log)
+            || !self.ctx.plan.global.is_empty(Phase::Log)
+            || self.client.worker.config().access_log.as_ref().is_some_and(|log| log.reads_response_head())
+    }
+
+    /// The upstream's body, unless it has ended with the head.
+    fn stream(mut self: Box<Self>) -> Body {
+        let ended = self.link.as_ref().is_none_or(|link| link.connection.is_end());
+        if ended && !self.ctx.filters_body() {
+            self.release();
+            return Body::Empty;
+        }
+        Body::Upstream(self)
+    }
+
+    /// The next frame of the upstream's body.
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h1::Error>>> {
+        loop {
+            let Some(link) = &mut self.link else {
+                self.through = true;
+                return Poll::Ready(None);
+            };
+            let polled = match link.connection.poll_frame(cx, &mut self.body, &self.limits) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(polled) => polled,
+            };
+            let last = !matches!(polled, Some(Ok(_))) || link.connection.is_end();
+            if last {
+                self.through = true;
+                self.note_end();
+                self.release();
+            }
+            let frame = match polled {
+                Some(Err(error)) => {
+                    tracing::warn!(%error, route = self.ctx.route_id(), "response broke off");
+                    return Poll::Ready(Some(Err(error)));
+                }
+                Some(Ok(frame)) if !self.ctx.filters_body() => Some(frame),
+                None if !self.ctx.filters_body() => None,
+                polled => self.filter(polled.and_then(Result::ok), last),
+            };
+            if let Some(data) = frame.as_ref().and_then(Frame::data_ref) {
+                self.ctx.transfer.body_sent += data.len() as u64;
+            }
+            if frame.is_some() || last {
+                return Poll::Ready(frame.map(Ok));
+            }
+        }
+    }
+
+    /// Lets plugins change a piece of the body; trailers pass.
+    fn filter(&mut self, frame: Option<Frame<Bytes>>, last: bool) -> Option<Frame<Bytes>> {
+        let mut data = match frame.map(Frame::into_data) {
+            Some(Ok(data)) => data,
+            Some(Err(trailers)) => return Some(trailers),
+            None => Bytes::new(),
+        };
+        chain::body_filter(&mut self.ctx, &mut data, last);
+        (!data.is_empty()).then(|| Frame::data(data))
+    }
+
+    /// Whether nothing more comes.
+    pub(super) fn is_through(&self) -> bool {
+        self.through
+    }
+
+    /// The length of the body that is left, where it is known.
+    pub(super) fn remaining(&self) -> Option<u64> {
+        if self.ctx.filters_body() { None } else { self.link.as_ref()?.connection.remaining() }
+    }
+
+    /// Gives the upstream's connection back to the pool, if another request may use it.
+    fn release(&mut self) {
+        let Some(Link { key, connection }) = self.link.take() else { return };
+        let Some(upstream) = &self.ctx.upstream else { return };
+        if connection.is_reusable() && connection.requests < upstream.keepalive.requests {
+            let now = Instant::now();
+            self.client.worker.pool.borrow_mut().put(key, connection, now, &upstream.keepalive);
+        }
+    }
+
+    /// Whether the client speaks HTTP/1.1 or later, so that trailers and upgrades make sense.
+    fn is_modern(&self) -> bool {
+        self.ctx.request.version >= Version::HTTP_11
+    }
+}

@@ -1,0 +1,199 @@
+//! The way to an upstream: which node, over which connection, and what is tried again.
+//!
+//! The rule to know: a request is sent again only if no byte of a response has come and the client's body is still at
+//! hand; to another node after a failure, to the same one if a connection that lay idle turned out to be dead.
+
+use std::{
+    io::ErrorKind,
+    net::SocketAddr,
+    sync::Arc,
+    time::Instant,
+};
+
+use http::{Method, StatusCode};
+use rustls::pki_types::ServerName;
+use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::TlsConnector;
+
+use super::{super::forward_head, Answer, Exchange, Link};
+use crate::{
+    chain,
+    ctx::Attempt,
+    engine::{h1, io, reply},
+    plugin::Flow,
+    upstream::{Node, Upstream, pool},
+};
+
+impl Exchange {
+    /// Sends the request to nodes of `upstream` until one answers.
+    pub(super) async fn forward(&mut self, upstream: &Upstream) -> Result<Answer, h1::Error> {
+        self.limits = h1::Limits { send: upstream.timeouts.send, read: upstream.timeouts.read };
+        self.upgrade = self.wants_upgrade();
+        let began = Instant::now();
+        let mut left = upstream.retries;
+        let mut failure = None;
+        loop {
+            let Some(node) = upstream.pick(&self.ctx).map(Arc::clone) else {
+                return match failure {
+                    Some(error) => Err(error),
+                    None => Ok(self.own(reply::error(StatusCode::SERVICE_UNAVAILABLE))),
+                };
+            };
+            self.ctx.attempts.push(Attempt::new(Arc::clone(&node)));
+            self.attempted = self.ctx.started.elapsed();
+            if failure.is_none()
+                && let Flow::Reply(reply) = chain::before_proxy(&mut self.ctx).await
+            {
+                self.ctx.attempts.pop();
+                return Ok(self.own(reply));
+            }
+            match self.attempt(upstream, &node).await {
+                Ok(head) => return self.received(head),
+                Err(error) => {
+                    let late = !upstream.retry_timeout.is_zero() && began.elapsed() >= upstream.retry_timeout;
+                    if left == 0 || late || !self.may_retry(&error) {
+                        return Err(error);
+                    }
+                    tracing::debug!(%error, node = &*node.label, "trying another node");
+                    self.note_end();
+                    self.link = None;
+                    left -= 1;
+                    failure = Some(error);
+                }
+            }
+        }
+    }
+
+    /// The upstream's head becomes the response's.
+    fn received(&mut self, head: h1::Head) -> Result<Answer, h1::Error> {
+        if head.status == StatusCode::SWITCHING_PROTOCOLS && !self.upgrade {
+            return Err(h1::Error::Malformed("it switches protocols unasked"));
+        }
+        let elapsed = self.ctx.started.elapsed();
+        if let Some(attempt) = self.ctx.attempts.last_mut() {
+            attempt.status = Some(head.status);
+            attempt.header = Some(elapsed.saturating_sub(self.attempted));
+        }
+        self.ctx.response.status = head.status;
+        self.ctx.response.headers = head.headers;
+        Ok(Answer::Upstream)
+    }
+
+    /// Sends the request to `node`.
+    async fn attempt(&mut self, upstream: &Upstream, node: &Arc<Node>) -> Result<h1::Head, h1::Error> {
+        let key = pool::Key {
+            fingerprint: upstream.fingerprint,
+            label: Arc::clone(&node.label),
+            server_name: upstream
+                .tls
+                .as_ref()
+                .map(|_| forward_head::server_name(forward_head::host(&self.ctx, upstream, node))),
+        };
+        let mut fresh = false;
+        loop {
+            let idle = if fresh { None } else { self.idle(&key) };
+            let reused = idle.is_some();
+            let connection = match idle {
+                Some(connection) => connection,
+                None => self.connect(upstream, node, &key).await?,
+            };
+            let Link { connection, .. } = self.link.insert(Link { key: key.clone(), connection });
+            let framing = forward_head::Framing::of(&self.body);
+            let host = forward_head::host(&self.ctx, upstream, node);
+            let out = connection.begin(framing.is_chunked());
+            forward_head::write(out, &self.ctx, &self.client, host, framing, self.upgrade);
+            match connection.exchange(&mut self.body, &self.ctx.request.method, &self.limits).await {
+                Ok(head) => return Ok(head),
+                // It was closed while it lay idle: that is not the node's failure.
+                Err(error @ h1::Error::NoAnswer(_)) if reused => {
+                    let harmless = is_idempotent(&self.ctx.request.method) || !connection.has_written();
+                    if !harmless || !self.body.rewind() {
+                        return Err(error);
+                    }
+                    self.link = None;
+                    fresh = true;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// An idle connection that is still open, as far as can be told.
+    fn idle(&self, key: &pool::Key) -> Option<h1::Connection<io::Upstream>> {
+        // Whoever may not send twice looks twice: the kernel may know of an end that the runtime has not seen yet.
+        let careful = !is_idempotent(&self.ctx.request.method);
+        self.client.worker.pool.borrow_mut().take(key, Instant::now(), |connection| {
+            connection.is_usable() && !(careful && is_at_end(connection.stream()))
+        })
+    }
+
+    async fn connect(
+        &mut self,
+        upstream: &Upstream,
+        node: &Node,
+        key: &pool::Key,
+    ) -> Result<h1::Connection<io::Upstream>, h1::Error> {
+        let connecting = connect(upstream, node, key);
+        let (stream, address) = match timeout(upstream.timeouts.connect, connecting).await {
+            Ok(connected) => connected.map_err(h1::Error::Connect)?,
+            Err(_) => return Err(h1::Error::ConnectTimeout),
+        };
+        let elapsed = self.ctx.started.elapsed();
+        if let Some(attempt) = self.ctx.attempts.last_mut() {
+            attempt.address = Some(address);
+            attempt.connected = Some(elapsed.saturating_sub(self.attempted));
+        }
+        Ok(h1::Connection::new(stream, self.client.worker.timers.timer()))
+    }
+
+    /// nginx's `proxy_next_upstream error timeout`: another node, unless the request may have been acted upon.
+    fn may_retry(&mut self, error: &h1::Error) -> bool {
+        match error {
+            h1::Error::Connect(_) | h1::Error::ConnectTimeout => true,
+            h1::Error::NoAnswer(_) | h1::Error::Broken(_) | h1::Error::ReadTimeout | h1::Error::SendTimeout => {
+                let written = self.link.as_ref().is_some_and(|link| link.connection.has_written());
+                (is_idempotent(&self.ctx.request.method) || !written) && self.body.rewind()
+            }
+            h1::Error::Malformed(_) | h1::Error::RequestBody | h1::Error::TooLarge => false,
+        }
+    }
+
+    fn wants_upgrade(&self) -> bool {
+        self.is_modern()
+            && self.ctx.route.as_ref().is_some_and(|route| route.websocket)
+            && self.ctx.request.headers.contains_key(http::header::UPGRADE)
+    }
+}
+
+async fn connect(
+    upstream: &Upstream,
+    node: &Node,
+    key: &pool::Key,
+) -> Result<(io::Upstream, SocketAddr), std::io::Error> {
+    let stream = match node.address {
+        Some(address) => TcpStream::connect(address).await?,
+        None => TcpStream::connect((&*node.host, node.port)).await?,
+    };
+    let address = stream.peer_addr()?;
+    stream.set_nodelay(true)?;
+    let Some(tls) = &upstream.tls else { return Ok((io::Upstream::Plain(stream), address)) };
+    let name = key.server_name.as_deref().unwrap_or(&node.host).to_owned();
+    let name = ServerName::try_from(name).map_err(|e| std::io::Error::new(ErrorKind::InvalidInput, e))?;
+    let stream = TlsConnector::from(Arc::clone(&tls.config)).connect(name, stream).await?;
+    Ok((io::Upstream::Tls(Box::new(stream)), address))
+}
+
+/// Whether the other side is known to have closed, or to have said something unasked.
+fn is_at_end(stream: &io::Upstream) -> bool {
+    let Some(stream) = stream.plain() else { return false };
+    let mut byte = [std::mem::MaybeUninit::uninit()];
+    !matches!(socket2::SockRef::from(stream).peek(&mut byte), Err(e) if e.kind() == ErrorKind::WouldBlock)
+}
+
+/// RFC 9110, section 9.2.2.
+fn is_idempotent(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS | Method::TRACE
+    )
+}

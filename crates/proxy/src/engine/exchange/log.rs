@@ -1,0 +1,72 @@
+//! The end of an exchange: what is counted and written, whatever became of it.
+
+use std::time::Instant;
+
+use http::{HeaderMap, StatusCode};
+
+use super::{super::tunnel::Tunnel, Body, Exchange, Link};
+use crate::chain;
+
+/// nginx's status for a client that went away before it was answered.
+const CLIENT_GONE: u16 = 499;
+
+impl Exchange {
+    /// The last byte of the upstream's response has come.
+    pub(super) fn note_end(&mut self) {
+        let received = self.link.as_ref().map_or(0, |link| link.connection.received);
+        let elapsed = self.ctx.started.elapsed();
+        if let Some(attempt) = self.ctx.attempts.last_mut() {
+            attempt.received = received;
+            attempt.finished = Some(elapsed.saturating_sub(self.attempted));
+        }
+    }
+
+    /// Leaves HTTP: hyper gives the client's stream back once the head is written.
+    pub(super) fn open_tunnel(mut self: Box<Self>) -> Body {
+        let client = std::rc::Rc::clone(&self.client);
+        if let Some(Link { connection, .. }) = self.link.take() {
+            let (upstream, early) = connection.into_parts();
+            let silence = self.limits.read;
+            client.tunnel.replace(Some(Tunnel { upstream, early, silence, exchange: self }));
+        }
+        Body::Empty
+    }
+
+    /// A tunnel has ended after so many bytes.
+    pub(in crate::engine) fn tunnelled(&mut self, received: u64, sent: u64) {
+        self.ctx.transfer.body_sent = sent;
+        self.body.received += received;
+        self.note_end();
+    }
+
+    fn finish(&mut self) {
+        if !self.responded {
+            self.ctx.response.status = StatusCode::from_u16(CLIENT_GONE).unwrap_or(StatusCode::BAD_REQUEST);
+        }
+        if self.link.is_some() {
+            self.note_end();
+            self.release();
+        }
+        let worker = &self.client.worker;
+        let log = worker.config().access_log.clone();
+        let request = head_size(&self.ctx.request.headers) + self.ctx.request.target().len() as u64 + 16;
+        let transfer = &mut self.ctx.transfer;
+        transfer.received = request + self.body.received;
+        transfer.sent = head_size(&self.ctx.response.headers) + 64 + transfer.body_sent;
+        chain::log(&self.ctx);
+        if let Some(format) = log {
+            worker.log.borrow_mut().write(&format, &self.ctx);
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.finish();
+        self.client.finish(Instant::now());
+    }
+}
+
+fn head_size(headers: &HeaderMap) -> u64 {
+    headers.iter().map(|(name, value)| (name.as_str().len() + value.len() + 4) as u64).sum()
+}

@@ -1,0 +1,169 @@
+//! The request's head as the upstream gets it.
+//!
+//! The rule to know: nothing is changed in the [`Ctx`]. Fields that speak of the client's connection, and those we
+//! know better, are passed over while the others are written.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+
+use super::{
+    client::Client,
+    h1::{RequestBody, write_field},
+};
+use crate::{
+    ctx::Ctx,
+    upstream::{Node, PassHost, Scheme, Upstream},
+};
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// How the upstream learns where the body ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    Nothing,
+    Length(u64),
+    Chunked,
+}
+
+impl Framing {
+    pub fn of(body: &RequestBody) -> Self {
+        match body.length() {
+            Some(0) => Self::Nothing,
+            Some(length) => Self::Length(length),
+            None => Self::Chunked,
+        }
+    }
+
+    pub fn is_chunked(self) -> bool {
+        self == Self::Chunked
+    }
+}
+
+/// `Host` for the upstream, as `pass_host` and plugins want it.
+pub fn host<'a>(ctx: &'a Ctx, upstream: &'a Upstream, node: &'a Node) -> &'a [u8] {
+    if let Some(host) = &ctx.upstream_host {
+        return host.as_bytes();
+    }
+    match &upstream.pass_host {
+        PassHost::Pass => ctx.request.headers.get(header::HOST).map_or(b"", HeaderValue::as_bytes),
+        PassHost::Rewrite(host) => host.as_bytes(),
+        PassHost::Node => match (upstream.scheme, node.port) {
+            (Scheme::Http | Scheme::Grpc, 80) | (Scheme::Https | Scheme::Grpcs, 443) => node.host.as_bytes(),
+            _ => node.label.as_bytes(),
+        },
+    }
+}
+
+/// The name in the node's certificate: `Host` without its port.
+pub fn server_name(host: &[u8]) -> Arc<str> {
+    let text = String::from_utf8_lossy(host);
+    let name = match text.rsplit_once(':') {
+        Some((name, port)) if !name.contains(':') && port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => &text,
+    };
+    name.trim_matches(['[', ']']).into()
+}
+
+/// Writes the head.
+pub fn write(out: &mut Vec<u8>, ctx: &Ctx, client: &Client, host: &[u8], framing: Framing, upgrade: bool) {
+    let request = &ctx.request;
+    out.extend_from_slice(request.method.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(request.upstream_target.as_deref().unwrap_or_else(|| request.target()).as_bytes());
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    write_field(out, "host", host);
+    let had_length = write_fields(out, &request.headers, request.version);
+    write_addresses(out, ctx, client);
+    match framing {
+        Framing::Nothing if had_length => out.extend_from_slice(b"content-length: 0\r\n"),
+        Framing::Nothing => {}
+        Framing::Length(length) => {
+            write_field(out, "content-length", itoa::Buffer::new().format(length).as_bytes());
+        }
+        Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+    }
+    if upgrade && let Some(protocol) = request.headers.get(header::UPGRADE) {
+        write_field(out, "upgrade", protocol.as_bytes());
+        out.extend_from_slice(b"connection: upgrade\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes the client's own fields. Whether a length was among them.
+fn write_fields(out: &mut Vec<u8>, headers: &HeaderMap, version: Version) -> bool {
+    let named = headers.get(header::CONNECTION).filter(|value| names_fields(value.as_bytes()));
+    let mut had_length = false;
+    for (name, value) in headers {
+        match *name {
+            header::CONTENT_LENGTH => had_length = true,
+            header::HOST
+            | header::CONNECTION
+            | header::UPGRADE
+            | header::TRANSFER_ENCODING
+            | header::TE
+            | header::EXPECT => {}
+            // HTTP/2 clients send cookies in crumbs, which HTTP/1.1 has no name for.
+            header::COOKIE if version == Version::HTTP_2 => {}
+            _ if *name == FORWARDED_FOR
+                || *name == REAL_IP
+                || *name == KEEP_ALIVE
+                || *name == PROXY_CONNECTION => {}
+            _ if named.is_some() && is_named(headers, name) => {}
+            _ => write_field(out, name.as_str(), value.as_bytes()),
+        }
+    }
+    if version == Version::HTTP_2 {
+        write_joined(out, "cookie", b"; ", headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes));
+    }
+    had_length
+}
+
+/// `X-Real-IP`, and `X-Forwarded-For` with the client at its end.
+fn write_addresses(out: &mut Vec<u8>, ctx: &Ctx, client: &Client) {
+    let own;
+    let address = if ctx.client == client.peer {
+        client.peer_text.as_bytes()
+    } else {
+        own = ctx.client.ip().to_canonical().to_string();
+        own.as_bytes()
+    };
+    write_field(out, "x-real-ip", address);
+    let before = ctx.request.headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
+    write_joined(out, "x-forwarded-for", b", ", before.chain([address]));
+}
+
+fn write_joined<'a>(out: &mut Vec<u8>, name: &str, by: &[u8], values: impl Iterator<Item = &'a [u8]>) {
+    let mut first = true;
+    for value in values {
+        if std::mem::take(&mut first) {
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(b": ");
+        } else {
+            out.extend_from_slice(by);
+        }
+        out.extend_from_slice(value);
+    }
+    if !first {
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Whether `Connection` says more than how long the connection lives.
+fn names_fields(connection: &[u8]) -> bool {
+    tokens(connection).any(|token| {
+        ![&b"keep-alive"[..], b"close", b"upgrade"].iter().any(|own| token.eq_ignore_ascii_case(own))
+    })
+}
+
+fn is_named(headers: &HeaderMap, name: &HeaderName) -> bool {
+    let mut lists = headers.get_all(header::CONNECTION).iter();
+    lists.any(|list| tokens(list.as_bytes()).any(|token| token.eq_ignore_ascii_case(name.as_str().as_bytes())))
+}
+
+fn tokens(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split(|&b| b == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
+}

@@ -1,0 +1,93 @@
+//! The chunked coding, as it is read.
+//!
+//! The rule to know: strict. What two parties could read differently ends the exchange.
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::Error;
+
+/// No size line with its extensions is longer.
+const MAX_LINE: usize = 4 * 1024;
+/// No trailers together are longer.
+const MAX_TRAILERS: usize = 16 * 1024;
+
+/// Where in the coding we are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chunked {
+    Size,
+    Data(u64),
+    DataEnd,
+    Trailers,
+    Done,
+}
+
+/// What came next.
+pub enum Step {
+    Data(Bytes),
+    Trailers(HeaderMap),
+    End,
+    /// So many bytes more would be useful.
+    More(usize),
+}
+
+impl Chunked {
+    /// Takes the next piece from the front of `buffer`.
+    pub fn next(&mut self, buffer: &mut BytesMut) -> Result<Step, Error> {
+        loop {
+            match *self {
+                Self::Size => match httparse::parse_chunk_size(buffer) {
+                    Ok(httparse::Status::Complete((end, size))) => {
+                        let _ = buffer.split_to(end);
+                        *self = if size == 0 { Self::Trailers } else { Self::Data(size) };
+                    }
+                    Ok(httparse::Status::Partial) if buffer.len() < MAX_LINE => return Ok(Step::More(0)),
+                    _ => return Err(Error::Malformed("a chunk's size is not a number")),
+                },
+                Self::Data(_) if buffer.is_empty() => return Ok(Step::More(usize::MAX)),
+                Self::Data(left) => {
+                    let take = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+                    let left = left - take as u64;
+                    *self = if left == 0 { Self::DataEnd } else { Self::Data(left) };
+                    return Ok(Step::Data(buffer.split_to(take).freeze()));
+                }
+                Self::DataEnd => match buffer.get(..2) {
+                    Some(b"\r\n") => {
+                        let _ = buffer.split_to(2);
+                        *self = Self::Size;
+                    }
+                    Some(_) => return Err(Error::Malformed("a chunk is longer than its size")),
+                    None => return Ok(Step::More(0)),
+                },
+                Self::Trailers => {
+                    let Some(trailers) = trailers(buffer)? else { return Ok(Step::More(0)) };
+                    *self = Self::Done;
+                    return Ok(if trailers.is_empty() { Step::End } else { Step::Trailers(trailers) });
+                }
+                Self::Done => return Ok(Step::End),
+            }
+        }
+    }
+}
+
+fn trailers(buffer: &mut BytesMut) -> Result<Option<HeaderMap>, Error> {
+    const MALFORMED: Error = Error::Malformed("the trailers are not header fields");
+    if buffer.starts_with(b"\r\n") {
+        let _ = buffer.split_to(2);
+        return Ok(Some(HeaderMap::new()));
+    }
+    let mut fields = [httparse::EMPTY_HEADER; 32];
+    match httparse::parse_headers(buffer, &mut fields) {
+        Ok(httparse::Status::Complete((end, fields))) => {
+            let mut trailers = HeaderMap::with_capacity(fields.len());
+            for field in fields {
+                let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| MALFORMED)?;
+                trailers.append(name, HeaderValue::from_bytes(field.value).map_err(|_| MALFORMED)?);
+            }
+            let _ = buffer.split_to(end);
+            Ok(Some(trailers))
+        }
+        Ok(httparse::Status::Partial) if buffer.len() < MAX_TRAILERS => Ok(None),
+        _ => Err(MALFORMED),
+    }
+}

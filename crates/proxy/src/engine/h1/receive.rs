@@ -1,0 +1,222 @@
+//! A response, as it is read: its head, and where its body ends.
+
+use std::mem::MaybeUninit;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http_body::Frame;
+
+use super::{
+    Error,
+    chunked::{Chunked, Step},
+};
+
+/// No head is longer, and none has more fields.
+const MAX_HEAD: usize = 64 * 1024;
+const MAX_FIELDS: usize = 128;
+
+/// The head of a response, without the fields that speak of the connection alone.
+#[derive(Debug)]
+pub struct Head {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub(super) keep_alive: bool,
+}
+
+/// Where a response's body ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    Empty,
+    Length(u64),
+    Chunked(Chunked),
+    /// With the connection.
+    Close,
+}
+
+/// What a body goes on with.
+pub enum Piece {
+    Frame(Frame<Bytes>),
+    End,
+    /// So many bytes more would be useful.
+    More(usize),
+}
+
+impl Framing {
+    /// Takes the next piece from the front of `buffer`.
+    pub fn next(&mut self, buffer: &mut BytesMut) -> Result<Piece, Error> {
+        match self {
+            Self::Empty | Self::Length(0) => Ok(Piece::End),
+            Self::Length(left) if buffer.is_empty() => {
+                Ok(Piece::More(usize::try_from(*left).unwrap_or(usize::MAX)))
+            }
+            Self::Length(left) => {
+                let take = usize::try_from(*left).unwrap_or(usize::MAX).min(buffer.len());
+                *left -= take as u64;
+                Ok(Piece::Frame(Frame::data(buffer.split_to(take).freeze())))
+            }
+            Self::Chunked(chunked) => Ok(match chunked.next(buffer)? {
+                Step::Data(data) => Piece::Frame(Frame::data(data)),
+                Step::Trailers(trailers) => Piece::Frame(Frame::trailers(trailers)),
+                Step::End => Piece::End,
+                Step::More(hint) => Piece::More(hint),
+            }),
+            Self::Close if buffer.is_empty() => Ok(Piece::More(usize::MAX)),
+            Self::Close => Ok(Piece::Frame(Frame::data(buffer.split().freeze()))),
+        }
+    }
+
+    pub fn is_end(&self) -> bool {
+        matches!(self, Self::Empty | Self::Length(0) | Self::Chunked(Chunked::Done))
+    }
+
+    pub fn remaining(&self) -> Option<u64> {
+        match self {
+            Self::Empty => Some(0),
+            Self::Length(left) => Some(*left),
+            Self::Chunked(_) | Self::Close => None,
+        }
+    }
+}
+
+/// Takes a head from the front of `buffer`, once it is there as a whole; passes over interim responses.
+pub fn parse(buffer: &mut BytesMut, method: &Method) -> Result<Option<(Head, Framing)>, Error> {
+    loop {
+        let Some((head, framing)) = parse_one(buffer, method)? else { return Ok(None) };
+        if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(Some((head, framing)));
+        }
+    }
+}
+
+fn parse_one(buffer: &mut BytesMut, method: &Method) -> Result<Option<(Head, Framing)>, Error> {
+    if buffer.is_empty() {
+        return Ok(None);
+    }
+    let mut slots = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut response = httparse::Response::new(&mut []);
+    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+        &mut response,
+        buffer,
+        &mut slots,
+    );
+    let end = match parsed {
+        Ok(httparse::Status::Complete(end)) => end,
+        Ok(httparse::Status::Partial) if buffer.len() < MAX_HEAD => return Ok(None),
+        Ok(httparse::Status::Partial) => return Err(Error::Malformed("its head is too long")),
+        Err(_) => return Err(Error::Malformed("its head is not one")),
+    };
+    let status = response.code.and_then(|code| StatusCode::from_u16(code).ok());
+    let status = status.ok_or(Error::Malformed("its status is not one"))?;
+    let mut fields = Fields::new(status, response.version == Some(1), response.headers.len());
+    // The values become slices of the buffer, so they are noted by place before the head is split off.
+    let start = buffer.as_ptr() as usize;
+    let mut places = [(0u32, 0u32); MAX_FIELDS];
+    let mut names: [Option<HeaderName>; MAX_FIELDS] = [const { None }; MAX_FIELDS];
+    let count = response.headers.len();
+    for (at, field) in response.headers.iter().enumerate() {
+        let from = field.value.as_ptr() as usize - start;
+        places[at] = (u32::try_from(from).unwrap_or(0), u32::try_from(from + field.value.len()).unwrap_or(0));
+        names[at] = Some(HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Fields::MALFORMED)?);
+    }
+    let head = buffer.split_to(end).freeze();
+    for (name, (from, to)) in names.into_iter().flatten().zip(places).take(count) {
+        fields.add(name, head.slice(from as usize..to as usize))?;
+    }
+    fields.finish(method).map(Some)
+}
+
+/// Fields on their way from the wire into a [`Head`].
+struct Fields {
+    head: Head,
+    length: Option<u64>,
+    chunked: bool,
+    /// Fields named by `Connection`, which go no further either.
+    named: Option<HeaderValue>,
+}
+
+impl Fields {
+    const MALFORMED: Error = Error::Malformed("a header field is not one");
+
+    fn new(status: StatusCode, keep_alive: bool, count: usize) -> Self {
+        let headers = HeaderMap::with_capacity(count + 2);
+        Self { head: Head { status, headers, keep_alive }, length: None, chunked: false, named: None }
+    }
+
+    fn add(&mut self, name: HeaderName, value: Bytes) -> Result<(), Error> {
+        let value = HeaderValue::from_maybe_shared(value).map_err(|_| Self::MALFORMED)?;
+        match name {
+            header::CONTENT_LENGTH => return self.add_length(value),
+            header::TRANSFER_ENCODING => return self.add_encoding(&value),
+            header::CONNECTION => {
+                self.add_connection(&value);
+                return Ok(());
+            }
+            header::UPGRADE if self.head.status != StatusCode::SWITCHING_PROTOCOLS => return Ok(()),
+            _ if name == "keep-alive" || name == "proxy-connection" => return Ok(()),
+            _ => {}
+        }
+        self.head.headers.try_append(name, value).map_err(|_| Self::MALFORMED)?;
+        Ok(())
+    }
+
+    fn add_length(&mut self, value: HeaderValue) -> Result<(), Error> {
+        let text = value.as_bytes();
+        let length = (!text.is_empty() && text.len() < 20 && text.iter().all(u8::is_ascii_digit))
+            .then(|| text.iter().fold(0u64, |n, digit| n * 10 + u64::from(digit - b'0')))
+            .ok_or(Error::Malformed("its length is not a number"))?;
+        if self.length.is_some_and(|before| before != length) {
+            return Err(Error::Malformed("it has two lengths"));
+        }
+        self.length = Some(length);
+        self.head.headers.insert(header::CONTENT_LENGTH, value);
+        Ok(())
+    }
+
+    fn add_encoding(&mut self, value: &HeaderValue) -> Result<(), Error> {
+        if self.chunked || !value.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            return Err(Error::Malformed("its transfer coding is not known"));
+        }
+        self.chunked = true;
+        Ok(())
+    }
+
+    fn add_connection(&mut self, value: &HeaderValue) {
+        for token in value.as_bytes().split(|&b| b == b',').map(<[u8]>::trim_ascii) {
+            if token.eq_ignore_ascii_case(b"close") {
+                self.head.keep_alive = false;
+            } else if token.eq_ignore_ascii_case(b"keep-alive") {
+                self.head.keep_alive = true;
+            } else if !token.is_empty() && !token.eq_ignore_ascii_case(b"upgrade") {
+                self.named = Some(value.clone());
+            }
+        }
+    }
+
+    /// RFC 9112, section 6.3.
+    fn finish(mut self, method: &Method) -> Result<(Head, Framing), Error> {
+        if let Some(named) = self.named.take() {
+            for token in named.as_bytes().split(|&b| b == b',').map(<[u8]>::trim_ascii) {
+                if let Ok(name) = HeaderName::from_bytes(token) {
+                    self.head.headers.remove(name);
+                }
+            }
+        }
+        let status = self.head.status;
+        let framing = if self.chunked && self.length.is_some() {
+            return Err(Error::Malformed("it has a length and a transfer coding"));
+        } else if method == Method::HEAD
+            || status.is_informational()
+            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+        {
+            Framing::Empty
+        } else if self.chunked {
+            Framing::Chunked(Chunked::Size)
+        } else {
+            self.length.map_or(Framing::Close, Framing::Length)
+        };
+        Ok((self.head, framing))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,88 @@
+use super::*;
+
+fn read(wire: &str, method: &Method) -> Result<Option<(Head, Framing)>, Error> {
+    parse(&mut BytesMut::from(wire), method)
+}
+
+#[test]
+fn the_end_of_a_body_is_where_the_rfc_says() {
+    let cases = [
+        ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", Framing::Length(5), true),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 5\r\n\r\n", Framing::Length(5), true),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: Chunked\r\n\r\n", Framing::Chunked(Chunked::Size), true),
+        ("HTTP/1.1 200 OK\r\n\r\n", Framing::Close, true),
+        ("HTTP/1.0 200 OK\r\ncontent-length: 0\r\n\r\n", Framing::Length(0), false),
+        ("HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ncontent-length: 0\r\n\r\n", Framing::Length(0), true),
+        ("HTTP/1.1 200\r\nconnection: close\r\ncontent-length: 0\r\n\r\n", Framing::Length(0), false),
+        ("HTTP/1.1 304 X\r\ncontent-length: 9\r\n\r\n", Framing::Empty, true),
+        ("HTTP/1.1 204 X\r\ntransfer-encoding: chunked\r\n\r\n", Framing::Empty, true),
+        ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 X\r\ncontent-length: 1\r\n\r\n", Framing::Length(1), true),
+    ];
+    for (wire, framing, keep_alive) in cases {
+        let (head, found) = read(wire, &Method::GET).unwrap().unwrap();
+        assert_eq!((found, head.keep_alive), (framing, keep_alive), "{wire}");
+    }
+    let (head, framing) = read(cases[0].0, &Method::HEAD).unwrap().unwrap();
+    assert_eq!(framing, Framing::Empty);
+    assert_eq!(head.headers[header::CONTENT_LENGTH], "5");
+    assert!(read("HTTP/1.1 100 Continue\r\n\r\n", &Method::GET).unwrap().is_none());
+}
+
+#[test]
+fn what_could_be_read_in_two_ways_is_refused() {
+    for fields in [
+        "content-length: 5\r\ncontent-length: 6",
+        "content-length: 5, 5",
+        "content-length: +5",
+        "content-length: ",
+        "content-length: 5\r\ntransfer-encoding: chunked",
+        "transfer-encoding: gzip, chunked",
+        "transfer-encoding: chunked\r\ntransfer-encoding: chunked",
+        "bad name: 1",
+    ] {
+        let wire = format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n");
+        assert!(matches!(read(&wire, &Method::GET), Err(Error::Malformed(_))), "{wire}");
+    }
+}
+
+#[test]
+fn fields_of_the_connection_go_no_further() {
+    let wire = "HTTP/1.1 200 OK\r\nConnection: X-Own, close\r\nX-Own: 1\r\nKeep-Alive: x\r\nUpgrade: h2c\r\n\
+                X-Other: 2\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nContent-Length: 0\r\n\r\n";
+    let (head, _) = read(wire, &Method::GET).unwrap().unwrap();
+    let mut names: Vec<_> = head.headers.keys().map(HeaderName::as_str).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["content-length", "set-cookie", "x-other"]);
+    assert_eq!(head.headers.get_all("set-cookie").iter().count(), 2);
+}
+
+fn body(framing: Framing, wire: &[u8], step: usize) -> Result<(Vec<u8>, usize), Error> {
+    let (mut framing, mut buffer) = (framing, BytesMut::new());
+    let (mut data, mut trailers) = (Vec::new(), 0);
+    let mut wire = wire.chunks(step);
+    loop {
+        match framing.next(&mut buffer)? {
+            Piece::Frame(frame) => match frame.into_data() {
+                Ok(piece) => data.extend_from_slice(&piece),
+                Err(frame) => trailers += frame.into_trailers().map_or(0, |t| t.len()),
+            },
+            Piece::End => return Ok((data, trailers)),
+            Piece::More(_) => match wire.next() {
+                Some(more) => buffer.extend_from_slice(more),
+                None => return Err(Error::Malformed("it ends early")),
+            },
+        }
+    }
+}
+
+#[test]
+fn chunks_are_read_however_they_are_cut() {
+    let wire = b"5\r\nhello\r\n6;ext=1\r\n world\r\n0\r\nX-Sum: 1\r\n\r\n";
+    for step in 1..wire.len() {
+        let read = body(Framing::Chunked(Chunked::Size), wire, step).unwrap();
+        assert_eq!(read, (b"hello world".to_vec(), 1), "{step}");
+    }
+    for wire in [&b"5\r\nhelloX\r\n0\r\n\r\n"[..], b"x\r\n", b"5\r\nhel", b"-1\r\n", b"0\r\nbad\r\n\r\n"] {
+        assert!(body(Framing::Chunked(Chunked::Size), wire, 3).is_err(), "{wire:?}");
+    }
+}

@@ -1,0 +1,303 @@
+//! A request, as it is written: head and body together where both are at hand.
+
+use std::{
+    collections::VecDeque,
+    io::{self, IoSlice, Write as _},
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use bytes::{Buf as _, Bytes};
+use http::HeaderMap;
+use http_body::Body as _;
+use hyper::body::Incoming;
+use tokio::io::AsyncWrite;
+
+use super::{super::timer::Timer, Error, Stream};
+
+/// So much of a body is kept to be sent again to another node.
+const KEPT: usize = 64 * 1024;
+
+/// What the client sends after its head.
+pub struct RequestBody {
+    source: Source,
+    /// Bytes the client may still send.
+    allowance: u64,
+    /// What was taken from the source, until it is too much.
+    kept: VecDeque<Bytes>,
+    kept_size: usize,
+    /// How much of `kept` has been given out since the last rewind.
+    given: usize,
+    /// Whether `kept` is all that was taken.
+    whole: bool,
+    /// The client's timer, and how long it may be silent.
+    pace: Option<(Timer, Duration)>,
+    /// Bytes taken from the client.
+    pub received: u64,
+}
+
+enum Source {
+    Empty,
+    Whole(Bytes),
+    Stream(Incoming),
+}
+
+/// What comes next of a body.
+enum Next {
+    Data(Bytes),
+    Trailers(HeaderMap),
+    End,
+}
+
+impl RequestBody {
+    /// A body of at most `limit` bytes; zero: of any length.
+    pub fn new(body: Incoming, limit: u64, pace: Option<(Timer, Duration)>) -> Self {
+        let source = if body.is_end_stream() { Source::Empty } else { Source::Stream(body) };
+        Self { pace, ..Self::from(source, if limit == 0 { u64::MAX } else { limit }) }
+    }
+
+    fn from(source: Source, allowance: u64) -> Self {
+        Self { source, allowance, kept: VecDeque::new(), kept_size: 0, given: 0, whole: true, pace: None, received: 0 }
+    }
+
+    /// Replaces what is left by `body`, which a plugin has read or made.
+    pub fn replace(&mut self, body: Bytes) {
+        let source = if body.is_empty() { Source::Empty } else { Source::Whole(body) };
+        *self = Self { received: self.received, ..Self::from(source, u64::MAX) };
+    }
+
+    pub fn is_empty(&self) -> bool {
+        matches!(self.source, Source::Empty) && self.kept.is_empty()
+    }
+
+    /// The length, where it is known before the body is.
+    pub fn length(&self) -> Option<u64> {
+        match &self.source {
+            Source::Empty => Some(0),
+            Source::Whole(body) => Some(body.len() as u64),
+            Source::Stream(body) => body.size_hint().exact(),
+        }
+    }
+
+    /// Whether it is longer than allowed, as far as its length is known.
+    pub fn is_too_large(&self) -> bool {
+        self.length().is_some_and(|length| length > self.allowance)
+    }
+
+    /// Begins again with the first byte, where that is still possible.
+    pub fn rewind(&mut self) -> bool {
+        self.given = 0;
+        self.whole
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Next, Error>> {
+        if let Some(again) = self.kept.get(self.given) {
+            self.given += 1;
+            return Poll::Ready(Ok(Next::Data(again.clone())));
+        }
+        let data = match &mut self.source {
+            Source::Empty => return Poll::Ready(Ok(Next::End)),
+            Source::Whole(body) => std::mem::take(body),
+            Source::Stream(body) => match ready!(paced(self.pace.as_ref(), Pin::new(body).poll_frame(cx))) {
+                None => {
+                    self.source = Source::Empty;
+                    return Poll::Ready(Ok(Next::End));
+                }
+                Some(Err(_)) => return Poll::Ready(Err(Error::RequestBody)),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => data,
+                    Err(frame) => {
+                        let trailers = frame.into_trailers().unwrap_or_default();
+                        return Poll::Ready(Ok(Next::Trailers(trailers)));
+                    }
+                },
+            },
+        };
+        if matches!(self.source, Source::Whole(_)) {
+            self.source = Source::Empty;
+        }
+        self.received += data.len() as u64;
+        let Some(left) = self.allowance.checked_sub(data.len() as u64) else {
+            return Poll::Ready(Err(Error::TooLarge));
+        };
+        self.allowance = left;
+        self.keep(&data);
+        Poll::Ready(Ok(Next::Data(data)))
+    }
+
+    fn keep(&mut self, data: &Bytes) {
+        self.kept_size += data.len();
+        if self.kept_size > KEPT {
+            self.whole = false;
+            self.kept.clear();
+            self.given = 0;
+        } else if self.whole {
+            self.kept.push_back(data.clone());
+            self.given += 1;
+        }
+    }
+
+    /// Reads all of it, for a plugin that wants it whole.
+    pub async fn read_whole(&mut self) -> Result<Bytes, Error> {
+        let mut whole = bytes::BytesMut::new();
+        loop {
+            match std::future::poll_fn(|cx| self.poll_next(cx)).await? {
+                Next::Data(data) => whole.extend_from_slice(&data),
+                Next::Trailers(_) => {}
+                Next::End => return Ok(whole.freeze()),
+            }
+        }
+    }
+}
+
+/// Keeps the client's timer while the client is waited for.
+fn paced<T>(pace: Option<&(Timer, Duration)>, poll: Poll<T>) -> Poll<T> {
+    if let Some((timer, silence)) = pace {
+        if poll.is_ready() {
+            timer.disarm();
+        } else if !timer.is_armed() {
+            timer.arm(Instant::now(), *silence);
+        }
+    }
+    poll
+}
+
+/// What is being written on a connection. Its buffer stays with the connection.
+#[derive(Default)]
+pub struct Sending {
+    /// Head or framing, written up to `at`.
+    text: Vec<u8>,
+    at: usize,
+    chunk: Bytes,
+    tail: &'static [u8],
+    chunked: bool,
+    ended: bool,
+    blocked: bool,
+    moved: bool,
+    /// Whether anything was ever written.
+    written: bool,
+}
+
+impl Sending {
+    /// Begins with an empty head, to be written by the caller.
+    pub fn begin(&mut self, chunked: bool) -> &mut Vec<u8> {
+        let mut text = std::mem::take(&mut self.text);
+        text.clear();
+        *self = Self { text, chunked, ..Self::default() };
+        &mut self.text
+    }
+
+    /// Whether everything has been written.
+    pub fn is_sent(&self) -> bool {
+        self.ended && !self.is_staged()
+    }
+
+    /// Whether the upstream does not take what we have.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
+    /// Whether anything was written since the last call.
+    pub fn has_moved(&mut self) -> bool {
+        std::mem::take(&mut self.moved)
+    }
+
+    pub fn has_written(&self) -> bool {
+        self.written
+    }
+
+    /// Sends no more of it.
+    pub fn abandon(&mut self) {
+        self.ended = true;
+        self.blocked = false;
+        self.at = self.text.len();
+        self.chunk = Bytes::new();
+        self.tail = b"";
+    }
+
+    fn is_staged(&self) -> bool {
+        self.at < self.text.len() || !self.chunk.is_empty() || !self.tail.is_empty()
+    }
+
+    /// Writes until all is sent, the client has no more for now, or the upstream takes no more.
+    pub fn poll_send<S: Stream>(
+        &mut self,
+        io: &mut S,
+        body: &mut RequestBody,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Error>> {
+        loop {
+            if !self.ended && self.chunk.is_empty() && self.tail.is_empty() {
+                match body.poll_next(cx)? {
+                    Poll::Ready(next) => self.stage(next),
+                    Poll::Pending if !self.is_staged() => return Poll::Pending,
+                    Poll::Pending => {}
+                }
+            }
+            while self.is_staged() {
+                match self.poll_write(io, cx) {
+                    Poll::Ready(Ok(())) => (self.moved, self.written) = (true, true),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::NoAnswer(error))),
+                    Poll::Pending => {
+                        self.blocked = true;
+                        return Poll::Pending;
+                    }
+                }
+            }
+            self.blocked = false;
+            if self.ended {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    fn stage(&mut self, next: Next) {
+        if self.at == self.text.len() {
+            self.text.clear();
+            self.at = 0;
+        }
+        match next {
+            Next::Data(data) if self.chunked && !data.is_empty() => {
+                let _ = write!(self.text, "{:x}\r\n", data.len());
+                self.chunk = data;
+                self.tail = b"\r\n";
+            }
+            Next::Data(data) => self.chunk = data,
+            Next::Trailers(trailers) if self.chunked => {
+                self.text.extend_from_slice(b"0\r\n");
+                for (name, value) in &trailers {
+                    super::write_field(&mut self.text, name.as_str(), value.as_bytes());
+                }
+                self.tail = b"\r\n";
+                self.ended = true;
+            }
+            Next::Trailers(_) => {}
+            Next::End => {
+                if self.chunked {
+                    self.tail = b"0\r\n\r\n";
+                }
+                self.ended = true;
+            }
+        }
+    }
+
+    fn poll_write<W: AsyncWrite + Unpin>(&mut self, io: &mut W, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let text = &self.text[self.at..];
+        let written = if self.chunk.is_empty() && self.tail.is_empty() {
+            ready!(Pin::new(io).poll_write(cx, text))?
+        } else {
+            let slices = [IoSlice::new(text), IoSlice::new(&self.chunk), IoSlice::new(self.tail)];
+            ready!(Pin::new(io).poll_write_vectored(cx, &slices))?
+        };
+        if written == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        let of_text = written.min(text.len());
+        self.at += of_text;
+        let of_chunk = (written - of_text).min(self.chunk.len());
+        self.chunk.advance(of_chunk);
+        self.tail = &self.tail[written - of_text - of_chunk..];
+        Poll::Ready(Ok(()))
+    }
+}

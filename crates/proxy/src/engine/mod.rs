@@ -1,0 +1,158 @@
+//! The engine: threads that take requests in and send them on. The only part that knows hyper.
+//!
+//! The rule to know: changing the configuration replaces nothing that carries traffic. Workers, connections and
+//! listening sockets stay; each request reads what is in force when it comes.
+
+mod body;
+mod client;
+mod config;
+mod exchange;
+mod forward_head;
+mod h1;
+mod io;
+mod listen;
+mod reply;
+mod timer;
+mod tunnel;
+mod worker;
+
+use std::{
+    io::{Error, Result},
+    net::SocketAddr,
+    sync::Arc,
+    thread::JoinHandle,
+};
+
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+
+pub use config::{Config, Limits, Listener, Timeouts};
+pub use listen::Listeners;
+
+use crate::{
+    access_log::{Sink, Writer},
+    metrics::Metrics,
+    plan::Plan,
+    status::Status,
+    tls,
+};
+use worker::{Command, Orders};
+
+/// The plan in force, swapped by whoever compiles.
+pub type PlanCell = Arc<ArcSwap<Plan>>;
+
+/// What the engine shares with the rest of the process.
+#[derive(Default)]
+pub struct Shared {
+    pub plan: PlanCell,
+    pub metrics: Metrics,
+    pub status: Status,
+}
+
+/// Workers that serve.
+pub struct Engine {
+    shared: Arc<Shared>,
+    listeners: Listeners,
+    workers: Vec<Handle>,
+    /// Workers that are on their way out.
+    leaving: Vec<Handle>,
+    log: Option<(Writer, Sink)>,
+}
+
+struct Handle {
+    commands: UnboundedSender<Command>,
+    thread: JoinHandle<Result<()>>,
+}
+
+impl Engine {
+    /// Listens and serves.
+    pub fn start(config: Config, listeners: Listeners, shared: Arc<Shared>) -> Result<Self> {
+        let mut engine = Self { shared, listeners, workers: vec![], leaving: vec![], log: None };
+        engine.reconfigure(config)?;
+        Ok(engine)
+    }
+
+    /// Serves by another configuration. After an error everything is as it was.
+    pub fn reconfigure(&mut self, config: Config) -> Result<()> {
+        let count = config.workers.max(1);
+        let acceptor = tls::Acceptor::new(&config.tls, Arc::clone(&self.shared.plan)).map_err(Error::other)?;
+        self.listeners.prepare(&config.listeners, count)?;
+        let retired = self.open_log(&config)?;
+        self.listeners.retain(&config.listeners);
+        let config = Arc::new(config);
+        let log = self.log.as_ref().map(|(_, sink)| sink.clone());
+        let assigned = self.listeners.assign(&config.listeners, count);
+        self.shared.status.expect(count);
+        for (id, sockets) in assigned.into_iter().enumerate() {
+            let (config, acceptor, log) = (Arc::clone(&config), acceptor.clone(), log.clone());
+            let orders = Box::new(Orders { config, sockets, acceptor, log });
+            match self.workers.get(id) {
+                Some(worker) => {
+                    let _ = worker.commands.send(Command::Configure(orders));
+                }
+                None => self.workers.push(Handle::start(id, Arc::clone(&self.shared), orders)?),
+            }
+        }
+        for worker in self.workers.drain(count..) {
+            let _ = worker.commands.send(Command::Drain);
+            self.leaving.push(worker);
+        }
+        // Its last lines are written by its own thread, once no worker holds it any more.
+        drop(retired);
+        Ok(())
+    }
+
+    /// The address bound for the one configured: they differ where port 0 was asked for.
+    pub fn address(&self, configured: SocketAddr) -> Option<SocketAddr> {
+        self.listeners.bound(configured)
+    }
+
+    /// Opens the access log anew, after it has been moved away.
+    pub fn reopen_log(&self) {
+        if let Some((_, sink)) = &self.log {
+            sink.reopen();
+        }
+    }
+
+    /// Takes no new connections, lets the old ones end for as long as they may, and returns when all have. Blocks.
+    pub fn drain(mut self) {
+        self.listeners.retain(&[]);
+        for worker in &self.workers {
+            let _ = worker.commands.send(Command::Drain);
+        }
+        for worker in self.workers.drain(..).chain(self.leaving.drain(..)) {
+            drop(worker.commands);
+            let _ = worker.thread.join();
+        }
+        if let Some((writer, sink)) = self.log.take() {
+            drop(sink);
+            writer.finish();
+        }
+    }
+
+    /// Sees to it that the log goes where `config` says. Gives what it went to before.
+    fn open_log(&mut self, config: &Config) -> Result<Option<(Writer, Sink)>> {
+        let path = config.access_log.as_ref().and(config.access_log_file.as_deref());
+        let same = self.log.as_ref().map(|(writer, _)| writer.path()) == path;
+        if same {
+            self.reopen_log();
+            return Ok(None);
+        }
+        let opened = path
+            .map(Writer::open)
+            .transpose()
+            .map_err(|e| Error::new(e.kind(), format!("the access log can't be opened: {e}")))?;
+        Ok(std::mem::replace(&mut self.log, opened))
+    }
+}
+
+impl Handle {
+    fn start(id: usize, shared: Arc<Shared>, orders: Box<Orders>) -> Result<Self> {
+        let (commands, receiver) = unbounded_channel();
+        let number = u16::try_from(id).unwrap_or(u16::MAX);
+        let thread = std::thread::Builder::new()
+            .name(format!("worker-{id}"))
+            .spawn(move || worker::run(number, shared, orders, receiver))?;
+        Ok(Self { commands, thread })
+    }
+}

@@ -1,0 +1,208 @@
+//! One thread with its runtime: its share of the connections, its pool, its timers, its log buffer.
+//!
+//! The rule to know: a worker shares nothing it writes. It learns of changes by commands, between requests.
+
+use std::{
+    cell::{Cell, Ref, RefCell},
+    collections::HashMap,
+    net::TcpListener,
+    os::fd::{AsRawFd as _, RawFd},
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use arc_swap::Cache;
+use tokio::{
+    runtime::{Builder, LocalOptions},
+    sync::{Notify, mpsc::UnboundedReceiver},
+    task::spawn_local,
+};
+
+use super::{
+    PlanCell, Shared,
+    config::{Config, Listener},
+    h1, io,
+    listen::{self, Assignment},
+    timer::Timers,
+};
+use crate::{
+    access_log::{Buffer, Sink},
+    plan::Plan,
+    status::Counters,
+    tls,
+    upstream::pool::Pool,
+};
+
+/// What a worker is told.
+pub enum Command {
+    /// Serve by this from now on.
+    Configure(Box<Orders>),
+    /// Take no new connections, end the old ones, stop.
+    Drain,
+}
+
+/// A configuration, as far as one worker is concerned.
+pub struct Orders {
+    pub config: Arc<Config>,
+    pub sockets: Vec<Assignment>,
+    pub acceptor: tls::Acceptor,
+    pub log: Option<Sink>,
+}
+
+/// The state of one worker, shared by its tasks.
+pub struct Worker {
+    pub id: u16,
+    pub shared: Arc<Shared>,
+    pub timers: Rc<Timers>,
+    pub pool: RefCell<Pool<h1::Connection<io::Upstream>>>,
+    pub log: RefCell<Buffer>,
+    pub counters: Arc<Counters>,
+    plan: RefCell<Cache<PlanCell, Arc<Plan>>>,
+    config: RefCell<Arc<Config>>,
+    acceptor: RefCell<tls::Acceptor>,
+    draining: Cell<bool>,
+    over: Cell<bool>,
+}
+
+impl Worker {
+    pub fn config(&self) -> Ref<'_, Config> {
+        Ref::map(self.config.borrow(), |config| &**config)
+    }
+
+    /// The plan in force.
+    pub fn plan(&self) -> Arc<Plan> {
+        Arc::clone(self.plan.borrow_mut().load())
+    }
+
+    pub fn acceptor(&self, http2: bool) -> tokio_rustls::TlsAcceptor {
+        self.acceptor.borrow().get(http2).clone()
+    }
+
+    /// Whether connections are to end as soon as they can.
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Whether nothing is waited for any more.
+    pub fn is_over(&self) -> bool {
+        self.over.get()
+    }
+
+    /// Drops dead and old connections, and hands over log lines, now and then.
+    async fn sweep(&self) {
+        /// nginx's `flush=3`.
+        const EVERY: Duration = Duration::from_secs(3);
+        loop {
+            tokio::time::sleep(EVERY).await;
+            self.pool.borrow_mut().sweep(Instant::now(), h1::Connection::is_usable);
+            self.log.borrow_mut().flush();
+        }
+    }
+}
+
+/// Runs a worker until it is told to drain and has done so, or nobody is left to tell it anything.
+pub fn run(
+    id: u16,
+    shared: Arc<Shared>,
+    first: Box<Orders>,
+    commands: UnboundedReceiver<Command>,
+) -> std::io::Result<()> {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    runtime.block_on(async {
+        let worker = Rc::new(Worker {
+            id,
+            timers: Rc::default(),
+            pool: RefCell::default(),
+            log: RefCell::default(),
+            counters: shared.status.worker(),
+            plan: RefCell::new(Cache::new(Arc::clone(&shared.plan))),
+            config: RefCell::new(Arc::clone(&first.config)),
+            acceptor: RefCell::new(first.acceptor.clone()),
+            draining: Cell::new(false),
+            over: Cell::new(false),
+            shared,
+        });
+        let timers = Rc::clone(&worker.timers);
+        spawn_local(async move { timers.run().await });
+        let sweeper = Rc::clone(&worker);
+        spawn_local(async move { sweeper.sweep().await });
+        obey(&worker, first, commands).await;
+        drain(&worker).await;
+        worker.log.borrow_mut().set_sink(None);
+        worker.counters.set_running(false);
+    });
+    Ok(())
+}
+
+async fn obey(worker: &Rc<Worker>, first: Box<Orders>, mut commands: UnboundedReceiver<Command>) {
+    let mut accepting = Accepting::default();
+    let mut orders = Some(first);
+    loop {
+        if let Some(orders) = orders.take() {
+            let Orders { config, sockets, acceptor, log } = *orders;
+            worker.config.replace(config);
+            worker.acceptor.replace(acceptor);
+            worker.log.borrow_mut().set_sink(log);
+            accepting.change(worker, sockets);
+            worker.counters.set_running(true);
+        }
+        match commands.recv().await {
+            Some(Command::Configure(next)) => orders = Some(next),
+            Some(Command::Drain) | None => break,
+        }
+    }
+    accepting.change(worker, vec![]);
+}
+
+/// Lets connections end by themselves, for as long as they may.
+async fn drain(worker: &Worker) {
+    const GRAIN: Duration = Duration::from_millis(20);
+    let until = Instant::now() + worker.config().timeouts.shutdown;
+    worker.draining.set(true);
+    // Once more round, so that what was accepted last is a connection too.
+    tokio::task::yield_now().await;
+    worker.timers.wake_all();
+    while worker.counters.connections() > 0 && Instant::now() < until {
+        tokio::time::sleep(GRAIN).await;
+        worker.timers.wake_all();
+    }
+    worker.over.set(true);
+}
+
+/// The sockets a worker accepts from.
+#[derive(Default)]
+struct Accepting {
+    tasks: HashMap<(Listener, RawFd), Rc<Notify>>,
+}
+
+impl Accepting {
+    /// Accepts from these sockets and no others.
+    fn change(&mut self, worker: &Rc<Worker>, sockets: Vec<Assignment>) {
+        let wanted: HashMap<_, _> = sockets
+            .into_iter()
+            .map(|Assignment { listener, socket }| ((listener, socket.as_raw_fd()), socket))
+            .collect();
+        self.tasks.retain(|key, stop| {
+            let stays = wanted.contains_key(key);
+            if !stays {
+                stop.notify_one();
+            }
+            stays
+        });
+        for (key, socket) in wanted {
+            self.tasks.entry(key).or_insert_with(|| start(worker, key.0, &socket));
+        }
+    }
+}
+
+fn start(worker: &Rc<Worker>, listener: Listener, socket: &TcpListener) -> Rc<Notify> {
+    let stop = Rc::new(Notify::new());
+    match socket.try_clone() {
+        Ok(socket) => {
+            spawn_local(listen::accept(Rc::clone(worker), socket, listener, Rc::clone(&stop)));
+        }
+        Err(error) => tracing::error!(%error, address = %listener.address, "a socket can't be taken over"),
+    }
+    stop
+}
