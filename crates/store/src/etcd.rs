@@ -24,7 +24,8 @@ use tonic::{Code, Status};
 use crate::{Batch, Commit, Error, Store, Write};
 use keys::{Keys, signed, text, unsigned};
 use proto::{
-    Compare, KeyValue, PutRequest, RangeRequest, RequestOp, ResponseHeader, TxnRequest, WatchCreateRequest,
+    Compare, KeyValue, PutRequest, RangeRequest, RequestOp, ResponseHeader, ResponseOp, TxnRequest,
+    WatchCreateRequest,
     compare::{CompareResult, CompareTarget, TargetUnion},
     request_op::Request,
 };
@@ -167,6 +168,34 @@ impl Etcd {
         }
         Ok(leases)
     }
+
+    /// Which expectation failed, by what was found.
+    fn conflict(&self, commit: &Commit, found: &[ResponseOp]) -> Error {
+        // Somebody may have put it right since: then one is as good as the other.
+        let key = txn::culprit(commit, found).or_else(|| commit.expect.first().map(|(key, _)| key));
+        match key.cloned() {
+            Some(key) => Error::Conflict { key },
+            None => Error::Unavailable {
+                store: self.client.to_string(),
+                reason: "it refused a commit that expects nothing".to_owned(),
+            },
+        }
+    }
+
+    /// Why a commit was not done, or may not have been.
+    async fn refused(&self, commit: &Commit, status: &Status) -> Error {
+        let refused = self.client.error(status);
+        if !txn::may_be_called_off(commit, status) {
+            return refused;
+        }
+        let look = TxnRequest { success: txn::look(commit, &self.keys), ..TxnRequest::default() };
+        match self.client.txn(look).await {
+            Ok(found) if txn::culprit(commit, &found.responses).is_some() => {
+                self.conflict(commit, &found.responses)
+            }
+            _ => refused,
+        }
+    }
 }
 
 #[async_trait]
@@ -213,23 +242,16 @@ impl Store for Etcd {
             return Err(Error::ReadOnly(self.client.to_string()));
         }
         let leases = self.leases(&commit).await?;
-        let answer = self.client.txn(txn::request(&commit, &self.keys, &leases)).await;
-        let answer = answer.map_err(|status| self.client.error(&status))?;
-        if answer.succeeded {
-            return Ok(position(answer.header.as_ref()).1);
-        }
+        let error = match self.client.txn(txn::request(&commit, &self.keys, &leases)).await {
+            Ok(answer) if answer.succeeded => return Ok(position(answer.header.as_ref()).1),
+            Ok(answer) => self.conflict(&commit, &answer.responses),
+            Err(status) => self.refused(&commit, &status).await,
+        };
         for lease in leases.into_values() {
             // It ends by itself otherwise.
             let _ = self.client.lease_revoke(lease).await;
         }
-        let culprit = txn::culprit(&commit, &answer.responses);
-        Err(culprit.or_else(|| commit.expect.first().map(|(key, _)| key.clone())).map_or_else(
-            || Error::Corrupt {
-                what: self.client.to_string(),
-                reason: "it refused what expects nothing".into(),
-            },
-            |key| Error::Conflict { key },
-        ))
+        Err(error)
     }
 
     async fn watch(&self, revision: u64) -> Result<BoxStream<'static, Result<Batch, Error>>, Error> {

@@ -202,8 +202,14 @@ pub async fn many_writes_at_once(store: &dyn Store) {
     const MANY: usize = 1000;
     let base = fresh(Kind::Upstreams).id;
     let keys: Vec<Key> = (0..MANY).map(|n| Key::new(Kind::Upstreams, format!("{base}{n:04}"))).collect();
-    let writes = keys.iter().map(|key| put(key, "{}")).collect();
-    let done = store.commit(Commit { expect: vec![], writes }).await.unwrap();
+    let writes: Vec<Write> = keys.iter().map(|key| put(key, "{}")).collect();
+    let expect = |expect| keys.iter().map(|key| (key.clone(), expect)).collect::<Vec<_>>();
+    let other = fresh(Kind::Upstreams);
+    let mut broken = Commit { expect: expect(Expect::Absent), writes: writes.clone() };
+    broken.expect.push((other.clone(), Expect::Present));
+    conflict(&store.commit(broken).await, &other);
+    assert_eq!(store.get(&keys[0]).await.unwrap(), None);
+    let done = store.commit(Commit { expect: expect(Expect::Absent), writes }).await.unwrap();
     let written = store
         .snapshot()
         .await
@@ -213,7 +219,8 @@ pub async fn many_writes_at_once(store: &dyn Store) {
         .count();
     assert_eq!(written, MANY);
     let writes = keys.iter().map(|key| Write::Delete { key: key.clone() }).collect();
-    store.commit(Commit { expect: vec![], writes }).await.unwrap();
+    conflict(&store.commit(Commit { expect: expect(Expect::At(done - 1)), writes: vec![] }).await, &keys[0]);
+    store.commit(Commit { expect: expect(Expect::At(done)), writes }).await.unwrap();
     assert!(!store.list(Kind::Upstreams).await.unwrap().iter().any(|r| r.key.id.starts_with(&*base)));
 }
 

@@ -1,4 +1,5 @@
 //! What a data plane is given to serve, with real parts: an etcd behind a bad network, a backup in a folder, a disk.
+#![allow(clippy::unwrap_used, reason = "test code: a panic is how it fails")]
 
 use std::{
     path::Path,

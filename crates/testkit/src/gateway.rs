@@ -41,12 +41,13 @@ pub const SOON: Duration = Duration::from_secs(20);
 /// One node: its folder, its ports, and its process while it runs.
 #[derive(Debug)]
 pub struct Gateway {
+    // First, so that it ends while its folder and log are still there.
+    process: Option<Process>,
     binary: PathBuf,
     home: TempDir,
     ports: Ports,
     conf: Conf,
     env: Vec<(String, String)>,
-    process: Option<Process>,
 }
 
 #[derive(Debug)]

@@ -12,6 +12,7 @@ use super::*;
 
 mod folders;
 mod guarding;
+mod servers;
 mod timing;
 
 /// A store, two folders, and what the prover was given.

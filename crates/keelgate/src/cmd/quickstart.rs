@@ -14,7 +14,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use http::Method;
+use http::{Method, StatusCode};
 use serde_json::json;
 
 use super::say;
@@ -138,7 +138,11 @@ impl Running {
 
     /// Waits until the part started last answers.
     async fn up(&mut self, name: &str, at: &str, path: &str) -> anyhow::Result<()> {
-        self.until(name, async || call(address(at), Method::GET, path, None, None).await.ok().map(drop)).await
+        let answers = async || {
+            let answer = call(address(at), Method::GET, path, None, None).await.ok()?;
+            (answer.status != StatusCode::SERVICE_UNAVAILABLE).then_some(())
+        };
+        self.until(name, answers).await
     }
 
     async fn answers_through_the_proxy(&mut self) -> anyhow::Result<()> {

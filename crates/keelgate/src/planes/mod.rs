@@ -241,6 +241,10 @@ impl Planes {
             Some(data) => data.clone(),
             None => Arc::new(DataPlane::new(settings)?),
         };
+        if let Some(folder) = proxy.access_log.as_deref().and_then(Path::parent) {
+            fs::create_dir_all(folder)
+                .with_context(|| format!("nginx_config.http.access_log: {} can't be made", folder.display()))?;
+        }
         let config = source::engine_config(proxy)?;
         match &mut self.engine {
             Some(engine) => engine.reconfigure(config).context("the proxy")?,

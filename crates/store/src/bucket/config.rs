@@ -150,6 +150,8 @@ impl S3 {
         let builder = builder
             .with_bucket_name(name)
             .with_virtual_hosted_style_request(!path_style)
+            // Not every server knows the request for many, and its refusals are hidden in a 200.
+            .with_disable_bulk_delete(true)
             .with_client_options(options(limits))
             .with_http_connector(Explaining)
             .with_retry(once());

@@ -130,3 +130,16 @@ fn waits_are_jittered_and_bounded() {
     backoff.reset();
     assert!(backoff.wait() <= first);
 }
+
+#[test]
+fn azure_and_google_open_with_keys_of_their_own() {
+    let azure = r#"{"azure_blob":{"account_name":"a","account_key":"dmVyeS1zZWNyZXQ=","config_container":"conf",
+        "resource_container":"res","endpoint":"http://127.0.0.1:1/a"}}"#;
+    let buckets = Buckets::open(serde_json::from_str(azure).unwrap()).unwrap();
+    assert_eq!(format!("{:?}", buckets.config), "azure_blob:conf");
+    let gcs = r#"{"gcs":{"service_account_path":"/nowhere.json","config_bucket":"conf"}}"#;
+    let error = Buckets::open(serde_json::from_str(gcs).unwrap()).unwrap_err();
+    assert!(
+        error.to_string().starts_with("gcs bucket `conf`: ") && error.to_string().contains("/nowhere.json")
+    );
+}

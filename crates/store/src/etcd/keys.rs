@@ -30,6 +30,11 @@ impl Keys {
         format!("{}keelgate/store_id", self.prefix).into()
     }
 
+    /// Keys that are never there, each of its own.
+    pub fn nothing(&self, n: usize) -> Bytes {
+        format!("{}keelgate/nothing/{n}", self.prefix).into()
+    }
+
     /// All keys, as first key and end.
     pub fn all(&self) -> (Bytes, Bytes) {
         range(self.prefix.clone())

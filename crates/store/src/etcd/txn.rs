@@ -1,11 +1,12 @@
 //! A commit as an etcd transaction.
 //!
-//! The rule to know: one commit is one transaction, whatever its size. etcd limits the operations at one level
-//! (`--max-txn-ops`, 128), not in all, so larger ones are nested.
+//! The rule to know: one commit is one transaction, whatever its size. etcd limits what the levels of a transaction
+//! have in all (`--max-txn-ops`, 128), not what a transaction has, so larger ones are nested.
 
 use std::collections::BTreeMap;
 
 use model::Key;
+use tonic::{Code, Status};
 
 use super::{
     keys::{Keys, signed, unsigned},
@@ -18,34 +19,58 @@ use super::{
 };
 use crate::{Commit, Expect, Write};
 
-/// Operations at one level. Three levels of it and the comparisons stay below etcd's 128.
-const WIDTH: usize = 40;
+/// Operations or comparisons at one level. Four levels are etcd's 128, and more than a message holds.
+const WIDTH: usize = 32;
 
-/// The transaction that does `commit`, with the lease of each ttl; where an expectation fails it reads what is there.
+/// The transaction that does `commit`, with the lease of each ttl. If an expectation fails it reads what is there;
+/// if it has too many for that, etcd refuses the whole.
 pub(super) fn request(commit: &Commit, keys: &Keys, leases: &BTreeMap<u64, i64>) -> TxnRequest {
-    let success = commit.effective().map(|write| operation(write, keys, leases)).collect();
-    let look = |(key, _): &(Key, Expect)| {
-        let read = RangeRequest { key: keys.of(key), keys_only: true, ..RangeRequest::default() };
-        RequestOp { request: Some(Request::RequestRange(read)) }
+    let writes = commit.effective().map(|write| operation(write, keys, leases));
+    let compares = |some: &[(Key, Expect)]| -> Vec<_> {
+        some.iter().map(|(key, expect)| compare(key, *expect, keys)).collect()
     };
-    TxnRequest {
-        compare: commit.expect.iter().map(|(key, expect)| compare(key, *expect, keys)).collect(),
-        success: nest(success),
-        failure: nest(commit.expect.iter().map(look).collect()),
+    if commit.expect.len() <= WIDTH {
+        return TxnRequest {
+            compare: compares(&commit.expect),
+            success: nest(writes.collect()),
+            failure: look(commit, keys),
+        };
     }
+    // An inner transaction can't call off the outer one by its comparisons, but by an impossible operation.
+    let checks = commit.expect.chunks(WIDTH).enumerate().map(|(n, some)| {
+        let impossible = PutRequest { key: keys.nothing(n), ignore_value: true, ..PutRequest::default() };
+        let failure = vec![RequestOp { request: Some(Request::RequestPut(impossible)) }];
+        let check = TxnRequest { compare: compares(some), success: vec![], failure };
+        RequestOp { request: Some(Request::RequestTxn(check)) }
+    });
+    TxnRequest { success: nest(checks.chain(writes).collect()), ..TxnRequest::default() }
 }
 
-/// The key whose expectation failed, by what a refused transaction has read.
-pub(super) fn culprit(commit: &Commit, responses: &[ResponseOp]) -> Option<Key> {
+/// Whether a refused transaction may have been refused for its impossible operation: nothing was done then.
+pub(super) fn may_be_called_off(commit: &Commit, status: &Status) -> bool {
+    commit.expect.len() > WIDTH && status.code() == Code::InvalidArgument
+}
+
+/// Reads every key of which something is expected.
+pub(super) fn look(commit: &Commit, keys: &Keys) -> Vec<RequestOp> {
+    let read = |(key, _): &(Key, Expect)| {
+        let range = RangeRequest { key: keys.of(key), keys_only: true, ..RangeRequest::default() };
+        RequestOp { request: Some(Request::RequestRange(range)) }
+    };
+    nest(commit.expect.iter().map(read).collect())
+}
+
+/// The first key whose expectation fails, by the answers to [`look`].
+pub(super) fn culprit<'a>(commit: &'a Commit, responses: &[ResponseOp]) -> Option<&'a Key> {
     let mut found = vec![];
     flatten(responses, &mut found);
-    let broken = |(expect, modified): (&Expect, &u64)| match expect {
-        Expect::Absent => *modified != 0,
-        Expect::Present => *modified == 0,
-        Expect::At(revision) => modified != revision,
+    let holds = |expect: Expect, modified: u64| match expect {
+        Expect::Absent => modified == 0,
+        Expect::Present => modified != 0,
+        Expect::At(revision) => modified == revision,
     };
-    let mut pairs = commit.expect.iter().zip(&found);
-    pairs.find(|((_, expect), modified)| broken((expect, modified))).map(|((key, _), _)| key.clone())
+    let mut pairs = commit.expect.iter().zip(found);
+    pairs.find(|((_, expect), modified)| !holds(*expect, *modified)).map(|((key, _), _)| key)
 }
 
 fn operation(write: &Write, keys: &Keys, leases: &BTreeMap<u64, i64>) -> RequestOp {

@@ -96,7 +96,8 @@ pub struct Config {
     /// How old a snapshot may be before it counts as stale; none never.
     pub max_age: Option<Duration>,
     pub on_stale: OnStale,
-    /// What this process serves already: a reload goes on from there.
+    /// What this process serves already, from [`Handle::current`]: a reload stops the old source, then goes on from
+    /// there.
     pub resume: Option<Arc<Update>>,
 }
 
@@ -127,6 +128,7 @@ impl Config {
 
 /// Whose word counts while it can be heard.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one in a process")]
 pub enum Authority {
     /// A control plane, or an etcd cluster with APISIX's keys.
     ControlPlane {

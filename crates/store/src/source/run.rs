@@ -222,13 +222,7 @@ impl Run {
         let source = &mut self.sources[at];
         let (from, notice) = (source.origin, source.notices.borrow_and_update().clone());
         if notice.error != source.error {
-            match &notice.error {
-                Some(error) if notice.state == State::Nothing => {
-                    tracing::info!(source = %from, %error, "nothing there")
-                }
-                Some(error) => tracing::warn!(source = %from, %error, "trouble"),
-                None => tracing::info!(source = %from, "is heard again"),
-            }
+            tell(from, &notice);
         }
         source.error.clone_from(&notice.error);
         self.shared.noticed(from, &notice);
@@ -334,6 +328,15 @@ async fn changed(sources: &mut [Source]) -> usize {
         })
     });
     futures_util::future::select_all(waiting).await.0
+}
+
+/// One line for each change of what is wrong with a source.
+fn tell(source: Origin, notice: &Notice) {
+    match &notice.error {
+        Some(why) if notice.state == State::Nothing => tracing::info!(%source, %why, "it has nothing yet"),
+        Some(error) => tracing::warn!(%source, %error, "trouble with a source"),
+        None => tracing::info!(%source, "it can be heard again"),
+    }
 }
 
 fn read_disk(folder: &disk::Folder, board: &Board) {

@@ -2,20 +2,25 @@
 
 use std::sync::Arc;
 
-use super::Node;
+use super::{Node, gcd};
 
-/// Points on the ring for a node of average weight.
+/// Points on the ring for a node of the least weight.
 const POINTS: u64 = 160;
+/// Points on a ring, as far as weights allow: heavier ones share fewer.
+const MOST: u64 = 40_000;
 
 /// Nodes on a ring of hashes. Every gateway with the same nodes makes the same ring.
 pub(super) struct Ring(Box<[(u64, usize)]>);
 
 impl Ring {
     pub fn new(level: &[usize], nodes: &[Arc<Node>]) -> Self {
-        let total: u64 = level.iter().map(|&at| u64::from(nodes[at].weight)).sum();
+        let weight = |at: usize| u64::from(nodes[at].weight);
+        let common = level.iter().map(|&at| weight(at)).fold(0, gcd).max(1);
+        let units: u64 = level.iter().map(|&at| weight(at) / common).sum();
         let mut points = Vec::new();
         for &at in level {
-            let share = POINTS * level.len() as u64 * u64::from(nodes[at].weight) / total.max(1);
+            let units_of_this = weight(at) / common;
+            let share = (POINTS * units_of_this).min(MOST * units_of_this / units.max(1));
             points.extend((0..share.max(1)).map(|point| {
                 let seed = format!("{}#{point}", nodes[at].label);
                 (hash(seed.as_bytes()), at)
