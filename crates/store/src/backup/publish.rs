@@ -206,7 +206,8 @@ impl<'a> Writer<'a> {
         parts: &Parts,
         head: &Head,
     ) -> Result<Manifest, PublishError> {
-        let sequence = head.sequence.max(publication.floor) + 1;
+        let sequence = head.sequence.max(publication.floor).checked_add(1);
+        let sequence = sequence.ok_or_else(|| encode("there is no higher sequence"))?;
         let mut resource = parts.resource_part(&self.layout, sequence, &self.resource);
         resource.counts = publication.snapshot.counts();
         if resource.plain_size > LARGEST_SNAPSHOT {

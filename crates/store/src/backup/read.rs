@@ -29,28 +29,25 @@ pub async fn read_latest(
 ) -> Result<Latest, ReadError> {
     let layout = Layout::new(group)?;
     let reading = Reading { buckets, layout: &layout, trust, known };
-    let (refusal, etag) =
-        match buckets.config.get_unless(&layout.manifest(), LARGEST_MANIFEST, known.etag()).await {
-            Ok(Conditional::NotModified) => return Ok(Latest::NotModified),
-            Ok(Conditional::Missing) => return reading.without_manifest().await,
-            Ok(Conditional::Found(object)) => {
-                match reading.follow(&object.bytes, object.etag.clone()).await {
-                    Err(refusal) if refusal.is_final() => return Err(refusal),
-                    Err(refusal) => (refusal, object.etag),
-                    found => return found,
-                }
-            }
-            Err(error) if error.kind == bucket::Kind::TooLarge => {
-                (ReadError::TooLarge { what: What::Manifest, limit: LARGEST_MANIFEST }, None)
-            }
-            Err(error) if error.kind == bucket::Kind::Denied => return reading.denied(error).await,
-            Err(error) => return Err(error.into()),
-        };
+    let pointer = buckets.config.get_unless(&layout.manifest(), LARGEST_MANIFEST, known.etag()).await;
+    let refusal = match pointer {
+        Ok(Conditional::NotModified) => return Ok(Latest::NotModified),
+        Ok(Conditional::Missing) => return reading.without_manifest().await,
+        Ok(Conditional::Found(object)) => match reading.follow(&object.bytes, object.etag.clone()).await {
+            Err(refusal) if !matches!(refusal, ReadError::Bucket(_)) => refusal,
+            found => return found,
+        },
+        Err(error) if error.kind == bucket::Kind::TooLarge => {
+            ReadError::TooLarge { what: What::Manifest, limit: LARGEST_MANIFEST }
+        }
+        Err(error) if error.kind == bucket::Kind::Denied => return reading.denied(error).await,
+        Err(error) => return Err(error.into()),
+    };
     match reading.older(&refusal).await {
-        Some(mut verified) => {
-            verified.etag = etag;
-            verified.fallen_back = Some(refusal.to_string());
-            Ok(Latest::New(Box::new(verified)))
+        // Without an entity tag: what could not be read may be whole by the next time.
+        Some(verified) => {
+            let fallen_back = Some(refusal.to_string());
+            Ok(Latest::New(Box::new(Verified { fallen_back, ..verified })))
         }
         None => Err(refusal),
     }
@@ -195,13 +192,6 @@ impl Reading<'_> {
             return Err(ReadError::Unsigned);
         }
         api7::read(self.buckets, self.layout, self.known).await
-    }
-}
-
-impl ReadError {
-    /// An older publication would not help.
-    fn is_final(&self) -> bool {
-        matches!(self, Self::Bucket(_))
     }
 }
 
