@@ -98,7 +98,7 @@ fn templates() {
     for (template, text) in [
         ("plain", "plain"),
         ("$host", "foo.com"),
-        ("a-${ host }-$arg_x.", "a-foo.com-1."),
+        ("a-${ host }-$arg_x-", "a-foo.com-1-"),
         ("$never|${never ?? some}|", "|some|"),
         (r"\$host $ 5$", r"\$host $ 5$"),
         ("${unclosed", "${unclosed"),

@@ -10,7 +10,7 @@ fn nodes(weights: &[(u32, i64)]) -> Vec<Arc<Node>> {
     (0..).zip(weights).map(node).collect()
 }
 
-fn balance(conf: Value, nodes: &[Arc<Node>]) -> Balance {
+fn balance(conf: &Value, nodes: &[Arc<Node>]) -> Balance {
     Balance::new(&serde_json::from_str(&conf.to_string()).unwrap(), nodes).unwrap()
 }
 
@@ -22,19 +22,19 @@ fn sequence(balance: &Balance, count: usize) -> Vec<usize> {
 #[test]
 fn nodes_come_as_often_as_their_weight_says_and_mixed() {
     let three = nodes(&[(5, 0), (1, 0), (1, 0)]);
-    let picked = sequence(&balance(json!({}), &three), 7);
+    let picked = sequence(&balance(&json!({}), &three), 7);
     assert_eq!(picked, [0, 0, 0, 1, 0, 2, 0]);
     let equal = nodes(&[(100, 0), (100, 0)]);
-    assert_eq!(sequence(&balance(json!({}), &equal), 4), [0, 1, 0, 1]);
-    assert_eq!(sequence(&balance(json!({}), &nodes(&[(0, 0), (1, 0)])), 2), [1, 1]);
-    assert!(sequence(&balance(json!({}), &nodes(&[(0, 0)])), 2).is_empty());
-    assert!(sequence(&balance(json!({}), &[]), 2).is_empty());
+    assert_eq!(sequence(&balance(&json!({}), &equal), 4), [0, 1, 0, 1]);
+    assert_eq!(sequence(&balance(&json!({}), &nodes(&[(0, 0), (1, 0)])), 2), [1, 1]);
+    assert!(sequence(&balance(&json!({}), &nodes(&[(0, 0)])), 2).is_empty());
+    assert!(sequence(&balance(&json!({}), &[]), 2).is_empty());
 }
 
 #[test]
 fn lower_priorities_wait_until_all_above_were_tried() {
     let all = nodes(&[(1, 0), (1, 2), (1, 2), (1, -1)]);
-    let balance = balance(json!({}), &all);
+    let balance = balance(&json!({}), &all);
     let ctx = Ctx::example("GET", "/", &[]);
     let mut tried: Vec<usize> = Vec::new();
     while let Some(at) = balance.pick(&ctx, |at| tried.contains(&at)) {
@@ -48,7 +48,7 @@ fn lower_priorities_wait_until_all_above_were_tried() {
 fn a_key_stays_with_its_node_when_another_goes() {
     let conf = json!({"type": "chash", "key": "arg_id"});
     let all = nodes(&[(1, 0), (1, 0), (2, 0)]);
-    let (full, less) = (balance(conf.clone(), &all), balance(conf, &all[..2]));
+    let (full, less) = (balance(&conf, &all), balance(&conf, &all[..2]));
     let mut seen: BTreeMap<usize, usize> = BTreeMap::new();
     for id in 0..4000 {
         let ctx = Ctx::example("GET", &format!("/?id={id}"), &[]);
@@ -77,7 +77,7 @@ proptest! {
     #[test]
     fn every_turn_is_exact(weights in prop::collection::vec(0u32..60, 1..6), skip in 0usize..200) {
         let all = nodes(&weights.iter().map(|w| (*w, 0)).collect::<Vec<_>>());
-        let balance = balance(json!({}), &all);
+        let balance = balance(&json!({}), &all);
         let turn: usize = weights.iter().map(|w| *w as usize).sum();
         sequence(&balance, skip);
         let mut counts = vec![0; weights.len()];
