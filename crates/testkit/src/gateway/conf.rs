@@ -43,7 +43,7 @@ impl Ports {
 /// Every listener on its leased port, and nothing else that is not the default.
 pub fn base(ports: &Ports, role: &str, provider: &str) -> Value {
     let at = |port: u16| json!({ "ip": "127.0.0.1", "port": port });
-    json!({
+    let mut base = json!({
         "apisix": {
             "node_listen": [at(ports.http)],
             "ssl": { "enable": true, "listen": [at(ports.https)] },
@@ -52,19 +52,18 @@ pub fn base(ports: &Ports, role: &str, provider: &str) -> Value {
             "status": at(ports.status),
         },
         "plugin_attr": { "prometheus": { "export_addr": at(ports.prometheus) } },
-        "deployment": {
-            "role": role,
-            format!("role_{role}"): { "config_provider": provider },
-            "admin": {
-                "admin_listen": at(ports.admin),
-                "admin_key": [{ "name": "admin", "key": ADMIN_KEY, "role": "admin" }],
-                "allow_admin": ["127.0.0.0/24"],
-            },
-        },
-        "keelgate": {
-            "dp_listen": { "ip": "127.0.0.1", "port": ports.dp, "tls_port": ports.dp_tls },
-        },
-    })
+        "deployment": { "role": role, format!("role_{role}"): { "config_provider": provider } },
+    });
+    if role != "data_plane" {
+        let admin = json!({
+            "admin_listen": at(ports.admin),
+            "admin_key": [{ "name": "admin", "key": ADMIN_KEY, "role": "admin" }],
+            "allow_admin": ["127.0.0.0/24"],
+        });
+        let dp_listen = json!({ "ip": "127.0.0.1", "port": ports.dp, "tls_port": ports.dp_tls });
+        merge(&mut base, json!({ "deployment": { "admin": admin }, "keelgate": { "dp_listen": dp_listen } }));
+    }
+    base
 }
 
 /// Merges `more` into `base`: objects key by key, everything else replaced, `null` removes.
