@@ -1,5 +1,5 @@
-//! What the embedded store costs on this machine's disk:
-//! `cargo run --profile quick -p store --example figures -- FOLDER`
+//! What the embedded store costs on this machine's disk, and a snapshot from an etcd:
+//! `cargo run --profile quick -p store --example figures -- FOLDER [ETCD]`
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -14,7 +14,7 @@ use std::{
 
 use futures_util::future::join_all;
 use model::{Key, Kind};
-use store::{Commit, Embedded, Store, Write};
+use store::{Commit, Embedded, Etcd, Store, Write, etcd::Config};
 
 const ROUTES: usize = 100_000;
 
@@ -24,8 +24,15 @@ async fn main() {
     let folder = tempfile::tempdir_in(parent).unwrap();
     commits(&folder.path().join("small")).await;
     let large = folder.path().join("large");
-    many(&large).await;
+    let store = Embedded::open(&large).unwrap();
+    fill(&store).await;
+    drop(store);
+    reopen(&large).await;
     commits(&large).await;
+    if let Some(host) = std::env::args().nth(2) {
+        let store = Etcd::open(Config { hosts: vec![host], ..Config::default() }).await.unwrap();
+        fill(&store).await;
+    }
 }
 
 async fn commits(folder: &Path) {
@@ -59,8 +66,7 @@ async fn commits(folder: &Path) {
     }
 }
 
-async fn many(folder: &Path) {
-    let store = Embedded::open(folder).unwrap();
+async fn fill(store: &dyn Store) {
     let began = Instant::now();
     for chunk in 0..ROUTES / 1000 {
         let writes = (chunk * 1000..(chunk + 1) * 1000)
@@ -75,13 +81,25 @@ async fn many(folder: &Path) {
     println!("{ROUTES} routes written, 1000 at a time: {:?}", began.elapsed());
     let began = Instant::now();
     let snapshot = store.snapshot().await.unwrap();
-    println!("a snapshot of them: {:?}", began.elapsed());
-    drop(store);
+    println!("a snapshot of {} resources: {:?}", snapshot.len(), began.elapsed());
+}
+
+async fn reopen(folder: &Path) {
     let began = Instant::now();
     let store = Embedded::open(folder).unwrap();
-    println!("opened anew: {:?}", began.elapsed());
-    let again = store.snapshot().await.unwrap();
-    println!("compared, nothing shared: {:?} changes", again.changes_since(&snapshot).len());
+    println!("opened: {:?}", began.elapsed());
+    drop(store);
+    // As a killed process leaves it: a copy of the file while it is open.
+    let store = Embedded::open(folder).unwrap();
+    store.commit(Commit::put(Key::new(Kind::Services, "1"), "{}")).await.unwrap();
+    let killed = folder.with_extension("killed");
+    std::fs::create_dir(&killed).unwrap();
+    std::fs::copy(folder.join("store.redb"), killed.join("store.redb")).unwrap();
+    let began = Instant::now();
+    let again = Embedded::open(&killed).unwrap();
+    println!("opened after a kill: {:?}", began.elapsed());
+    let (one, two) = (store.snapshot().await.unwrap(), again.snapshot().await.unwrap());
+    assert!(two.changes_since(&one).is_empty());
 }
 
 /// About as long as a route is.

@@ -171,13 +171,11 @@ impl Etcd {
 
     /// Which expectation failed, by what was found.
     fn conflict(&self, commit: &Commit, found: &[ResponseOp]) -> Error {
-        // Somebody may have put it right since: then one is as good as the other.
-        let key = txn::culprit(commit, found).or_else(|| commit.expect.first().map(|(key, _)| key));
-        match key.cloned() {
-            Some(key) => Error::Conflict { key },
+        match txn::culprit(commit, found) {
+            Some(key) => Error::Conflict { key: key.clone() },
             None => Error::Unavailable {
                 store: self.client.to_string(),
-                reason: "it refused a commit that expects nothing".to_owned(),
+                reason: "it refused a commit without a reason".to_owned(),
             },
         }
     }
