@@ -122,7 +122,7 @@ def workspace():
     folder = tempfile.TemporaryDirectory(prefix="keelgate-bench-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
     path = Path(folder.name)
     run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-        "-subj", "/CN=bench.test", "-addext", "subjectAltName=DNS:bench.test,IP:127.0.0.1",
+        "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
         "-keyout", path / "key.pem", "-out", path / "cert.pem")
     (path / "both.pem").write_bytes((path / "cert.pem").read_bytes() + (path / "key.pem").read_bytes())
     (path / "www").mkdir()

@@ -1,5 +1,5 @@
 -- wrk: requests spread over all routes that bench/scale.py makes; its path_of in Lua. The argument is their number.
-local tails = { [0] = "", [1] = "/a/b", [2] = "/7" }
+local tails = { [0] = "", [1] = "/a/b", [2] = "/detail" }
 local count = 1
 
 function init(args)

@@ -13,9 +13,9 @@ ADMIN_KEY = "bench-admin-key-edd1c9f034335f136f8"
 
 
 def many_routes(count, upstream):
-    """Routes as people have them: a few hosts, a path of several segments, some with a prefix, some with a parameter."""
+    """Routes as people have them: a few hosts, a path of several segments, some of them prefixes."""
     nodes = {f"127.0.0.1:{upstream}": 1}
-    tails = ["", "/*", "/:id"]
+    tails = ["", "/*", "/detail"]
     return [{
         "id": str(number),
         "uri": f"/team-{number % 97}/service-{number}/items{tails[number % 3]}",
@@ -50,7 +50,7 @@ def cost_of_routes(counts, rounds, seconds):
 
 
 def path_of(number):
-    tails = ["", "/a/b", "/7"]
+    tails = ["", "/a/b", "/detail"]
     return f"/team-{number % 97}/service-{number}/items{tails[number % 3]}"
 
 
