@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "test code: a panic is how it fails")]
 
 use std::{
+    io::{BufRead, BufReader},
     path::Path,
+    process::{Command, Stdio},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -14,11 +16,13 @@ use store::{
     Commit, Etcd, Store, Write,
     backup::{self, Buckets, Publication, Trust},
     bucket,
-    source::{Apply, Authority, Config, Handle, Origin, Status, Update, etcd as cp, start},
+    source::{
+        Apply, Authority, Config, Handle, Origin, Status, Update, digest::Digest, disk, etcd as cp, start,
+    },
 };
 use testkit::{
     ports,
-    proxy::FaultProxy,
+    proxy::{FaultProxy, Faults},
     servers::etcd,
     wait::{eventually, expect},
 };
@@ -290,7 +294,7 @@ async fn a_control_plane_that_returns_empty_is_held_until_accepted() {
     let network = FaultProxy::start(cluster.address(0));
     let data = tempfile::tempdir().unwrap();
     let rig = Rig::start(control_plane(&network.url(""), None), |config| {
-        config.data_dir = Some(data.path().into())
+        config.data_dir = Some(data.path().into());
     });
     rig.until("ten routes", |status| status.resources == 10).await;
     network.kill();
@@ -462,5 +466,87 @@ async fn what_cannot_be_applied_leaves_the_old_in_force() {
             .await;
         write(1);
         rig.until("the first", |status| status.digest == first.digest).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_the_network_does_it_ends_with_what_the_store_has() {
+    let cluster = etcd::Etcd::single().await;
+    let store = open(&cluster).await;
+    let network = FaultProxy::start(cluster.address(0));
+    let rig = Rig::start(control_plane(&network.url(""), None), |_| {});
+    for n in 0..40 {
+        let cut =
+            |after| Faults { cut_response_after: Some(after), by_reset: n % 2 == 0, ..Faults::default() };
+        match n % 5 {
+            0 => network.kill(),
+            1 => network.set(cut(100 * n as u64)),
+            2 => network.set(Faults { delay: Duration::from_millis(20), ..Faults::default() }),
+            3 => network.reset(),
+            _ => network.heal(),
+        }
+        for id in n..n + 5 {
+            put(&store, id, &format!("/{n}")).await;
+        }
+        store.commit(Commit::delete(route(n, "").key)).await.unwrap();
+    }
+    network.heal();
+    let expected = store.snapshot().await.unwrap();
+    let digest = Digest::of(&expected).to_string();
+    let status = rig.until("what the store has", |status| *status.digest == *digest).await;
+    assert_eq!(status.revision, expected.revision);
+    let applied = rig.plane.applied.lock().unwrap();
+    assert!(applied.is_sorted_by_key(|(_, update)| update.snapshot.revision), "it went back");
+    for (_, update) in applied.iter() {
+        assert_eq!(update.digest, Digest::of(&update.snapshot).to_string());
+    }
+}
+
+/// The process that is killed below: it keeps one generation after the other, and says when each is safe.
+#[test]
+fn writer() {
+    let Some(dir) = std::env::var_os("KEELGATE_TEST_WRITER") else { return };
+    let folder = disk::Folder::new(Path::new(&dir), "default");
+    let from = folder.read().unwrap().map_or(0, |update| update.snapshot.revision);
+    for revision in from + 1.. {
+        let snapshot = snapshot("a", revision, 200);
+        let update = Update {
+            digest: Digest::of(&snapshot).to_string(),
+            snapshot,
+            instance: None,
+            origin: Origin::Bucket,
+            sequence: Some(revision),
+            rejected: vec![],
+            verified_at: None,
+            by_hand: false,
+        };
+        folder.write(&disk::Kept { update: Arc::new(update), highest_sequence: Some(revision) }).unwrap();
+        println!("\nsafe {revision}");
+    }
+}
+
+#[test]
+fn a_writer_killed_at_any_moment_leaves_what_it_called_safe() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = disk::Folder::new(dir.path(), "default");
+    for round in 0..25 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "writer", "--nocapture"])
+            .env("KEELGATE_TEST_WRITER", dir.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let mut safe = lines.filter_map(|line| line.strip_prefix("safe ")?.parse::<u64>().ok());
+        let mut last = safe.next().unwrap();
+        // Somewhere within the next write.
+        std::thread::sleep(Duration::from_micros(300 * round));
+        child.kill().unwrap();
+        last = safe.last().unwrap_or(last);
+        child.wait().unwrap();
+        let kept = folder.read().unwrap().unwrap();
+        assert!(kept.snapshot.revision >= last, "{} was safe, {} is there", last, kept.snapshot.revision);
+        assert_eq!(kept.digest, Digest::of(&snapshot("a", kept.snapshot.revision, 200)).to_string());
+        assert!(folder.highest_sequence() >= Some(last));
     }
 }
