@@ -6,7 +6,7 @@ use std::{net::IpAddr, path::PathBuf};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::values::{Listen, OneOrMany, Share, Size, Switch, Time, Workers};
+use super::values::{Listen, OneOrMany, Share, Size, Time, Workers};
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -34,10 +34,7 @@ pub struct Apisix {
     pub status: Option<Address>,
     pub router: Router,
     pub ssl: Ssl,
-    pub delete_uri_tail_slash: bool,
-    pub normalize_uri_like_servlet: bool,
     pub data_encryption: Option<model::instance::DataEncryption>,
-    pub trusted_addresses: Option<Vec<String>>,
 }
 
 impl Default for Apisix {
@@ -52,10 +49,7 @@ impl Default for Apisix {
             status: None,
             router: Router::default(),
             ssl: Ssl::default(),
-            delete_uri_tail_slash: false,
-            normalize_uri_like_servlet: false,
             data_encryption: None,
-            trusted_addresses: None,
         }
     }
 }
@@ -145,10 +139,6 @@ pub struct NginxHttp {
     pub client_body_timeout: Time,
     pub client_max_body_size: Size,
     pub send_timeout: Time,
-    pub real_ip_header: String,
-    pub real_ip_recursive: Switch,
-    pub real_ip_from: Vec<String>,
-    pub upstream: NginxUpstream,
 }
 
 impl Default for NginxHttp {
@@ -164,10 +154,6 @@ impl Default for NginxHttp {
             client_body_timeout: Time::secs(60),
             client_max_body_size: Size(0),
             send_timeout: Time::secs(10),
-            real_ip_header: "X-Real-IP".into(),
-            real_ip_recursive: Switch(false),
-            real_ip_from: vec!["127.0.0.1".into(), "unix:".into()],
-            upstream: NginxUpstream::default(),
         }
     }
 }
@@ -179,20 +165,6 @@ pub enum Escape {
     Default,
     Json,
     None,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default)]
-pub struct NginxUpstream {
-    pub keepalive: usize,
-    pub keepalive_requests: u64,
-    pub keepalive_timeout: Time,
-}
-
-impl Default for NginxUpstream {
-    fn default() -> Self {
-        Self { keepalive: 320, keepalive_requests: 1000, keepalive_timeout: Time::secs(60) }
-    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -333,7 +305,6 @@ pub struct Etcd {
     pub host: OneOrMany<String>,
     pub prefix: String,
     pub timeout: Time,
-    pub watch_timeout: Time,
     pub user: Option<String>,
     pub password: Option<String>,
     pub tls: EtcdTls,
@@ -345,7 +316,6 @@ impl Default for Etcd {
             host: OneOrMany::One("http://127.0.0.1:2379".into()),
             prefix: "/apisix".into(),
             timeout: Time::secs(30),
-            watch_timeout: Time::secs(50),
             user: None,
             password: None,
             tls: EtcdTls::default(),

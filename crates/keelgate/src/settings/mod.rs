@@ -169,8 +169,6 @@ pub struct ProxySettings {
     pub fallback_sni: Option<String>,
     /// None: the system's.
     pub trusted_certificate: Option<PathBuf>,
-    pub trusted_addresses: Vec<ipnet::IpNet>,
-    pub delete_uri_tail_slash: bool,
     pub shutdown_timeout: Duration,
     pub http: file::NginxHttp,
     /// Where the access log goes; none writes none.

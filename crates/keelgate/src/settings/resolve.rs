@@ -397,16 +397,6 @@ fn proxy(file: &File, below: Below<'_>, env: Env<'_>, problems: &mut Vec<Problem
         given.iter().flatten().any(|listen| matches!(listen, Listen::Table { enable_http2: Some(true), .. }));
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let from_env = env("APISIX_WORKER_PROCESSES").and_then(|workers| workers.parse().ok());
-    let mut trusted = Vec::new();
-    for text in apisix.trusted_addresses.iter().flatten() {
-        match ipnet_or_ip::parse(text) {
-            Some(net) => trusted.push(net),
-            None => problems.push(Problem::new(
-                "apisix.trusted_addresses",
-                format!("`{text}` is neither an IP address nor a range"),
-            )),
-        }
-    }
     let protocols: Vec<String> = apisix.ssl.ssl_protocols.split_whitespace().map(str::to_owned).collect();
     if !protocols.iter().any(|protocol| matches!(protocol.as_str(), "TLSv1.2" | "TLSv1.3")) {
         let text = format!("`{}` has none of TLSv1.2, TLSv1.3", apisix.ssl.ssl_protocols);
@@ -431,8 +421,6 @@ fn proxy(file: &File, below: Below<'_>, env: Env<'_>, problems: &mut Vec<Problem
         ssl_session_tickets: apisix.ssl.ssl_session_tickets,
         fallback_sni: apisix.ssl.fallback_sni.clone(),
         trusted_certificate: trusted_certificate(apisix).map(|file| below(Path::new(file))),
-        trusted_addresses: trusted,
-        delete_uri_tail_slash: apisix.delete_uri_tail_slash,
         shutdown_timeout: file
             .nginx_config
             .worker_shutdown_timeout

@@ -115,20 +115,6 @@ impl<'de> Deserialize<'de> for Workers {
     }
 }
 
-/// nginx's `on` and `off`, or a boolean.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Switch(pub bool);
-
-impl<'de> Deserialize<'de> for Switch {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        match from.deserialize_any(Scalar("`on` or `off`"))?.as_str() {
-            "on" | "true" => Ok(Self(true)),
-            "off" | "false" => Ok(Self(false)),
-            other => Err(de::Error::custom(format!("`{other}` is neither `on` nor `off`"))),
-        }
-    }
-}
-
 /// One listening address: a port, or a table with `ip`, `port` and what goes with it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(untagged, expecting = "a port, or a table with `port` and perhaps `ip`")]
