@@ -1,0 +1,16 @@
+//! The promise: whatever becomes of control plane and backup, a data plane serves, and says from where.
+//!
+//! | story | file |
+//! |---|---|
+//! | everything around a data plane dies, hangs and comes back | `automatic.rs` |
+//! | a control plane comes back without what it had | `comeback.rs` |
+//! | objects in the bucket that nobody should believe | `bad_objects.rs` |
+//! | storage that refuses, fails, hangs | `bad_storage.rs` |
+//! | etcdctl, the AWS CLI, a stock `apisix.json` | `stock_clients.rs` |
+//!
+//! The one rule: everything is real, the binary, the S3 server, the kills; and a test waits for states, never for times.
+#![allow(clippy::unwrap_used, reason = "test code: a panic is how it fails")]
+
+mod automatic;
+mod comeback;
+mod setup;
