@@ -1,21 +1,16 @@
-//! One bare route, for measuring the engine beside nginx: `bare PORT UPSTREAM [CERT KEY]`.
+//! One bare route, for measuring the engine beside its peers: `bare PORT UPSTREAM [CERT KEY]`.
 
-use std::{
-    env, fs,
-    net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
-};
+use std::{env, fs, net::Ipv4Addr, sync::Arc};
 
 use anyhow::{Context as _, Result};
+use model::{Key, Resource, Snapshot, secrets::Keyring};
 use proxy::{
-    chain::Chain,
     engine::{Config, Engine, Listener, Listeners, Shared},
-    metrics::RouteMetrics,
-    plan::{Plan, Route},
-    router::Rule,
-    tls::Certificate,
-    upstream::{self, Upstream},
+    lasting::Lasting,
+    plan::{Catalog, Input, compile},
+    router,
 };
+use serde_json::{Map, json};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -23,21 +18,32 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> Result<()> {
     let arguments: Vec<String> = env::args().collect();
     let port = arguments.get(1).context("which port?")?.parse()?;
-    let upstream: SocketAddr = arguments.get(2).context("which upstream?")?.parse()?;
-    let mut plan = Plan::default();
-    plan.router.insert(&Arc::new(route(upstream)?));
-    let tls = match (arguments.get(3), arguments.get(4)) {
-        (Some(cert), Some(key)) => {
-            let value = serde_json::json!({
-                "cert": fs::read_to_string(cert)?, "key": fs::read_to_string(key)?, "sni": "localhost",
-            });
-            let ssl = serde_json::from_value(value)?;
-            let certificate = Certificate::read("1", &ssl)?.context("no server certificate")?;
-            plan.certificates.insert(&Arc::new(certificate));
-            true
-        }
-        _ => false,
+    let upstream = arguments.get(2).context("which upstream?")?;
+    let mut snapshot = Snapshot::default();
+    let mut put = |key: &str, value: &serde_json::Value| -> Result<()> {
+        let key: Key = key.parse()?;
+        snapshot.put(Resource { key, value: value.to_string().into(), created: 1, modified: 1 });
+        Ok(())
     };
+    let route = json!({ "uri": "/*", "upstream": { "type": "roundrobin", "nodes": { upstream: 1 } } });
+    put("routes/1", &route)?;
+    let tls = arguments.len() > 4;
+    if tls {
+        let (cert, key) = (fs::read_to_string(&arguments[3])?, fs::read_to_string(&arguments[4])?);
+        put("ssls/1", &json!({ "sni": "localhost", "cert": cert, "key": key }))?;
+    }
+    let input = Input {
+        snapshot,
+        keyring: &Keyring::default(),
+        catalog: &Catalog::new([]).map_err(anyhow::Error::msg)?,
+        lasting: &Lasting::default(),
+        attrs: &Map::new(),
+        router: router::Kind::default(),
+        roots: &Arc::new(rustls::RootCertStore::empty()),
+        rebuild: false,
+    };
+    let (plan, report) = compile(&input, None);
+    anyhow::ensure!(report.rejected.is_empty(), "refused: {:?}", report.rejected);
     let shared = Arc::new(Shared::default());
     shared.plan.store(Arc::new(plan));
     let address = (Ipv4Addr::LOCALHOST, port).into();
@@ -48,24 +54,4 @@ fn main() -> Result<()> {
     std::thread::park();
     engine.drain();
     Ok(())
-}
-
-fn route(address: SocketAddr) -> Result<Route> {
-    let value = serde_json::json!({ "uri": "/*" });
-    let resource: model::resource::Route = serde_json::from_value(value)?;
-    let to = serde_json::from_value(serde_json::json!({ "nodes": { address.to_string(): 1 } }))?;
-    let upstream = Upstream::new("routes/1#upstream", &to, &mut upstream::Shared::default(), |_| {
-        Err("plain HTTP".to_owned())
-    });
-    Ok(Route {
-        id: "1".into(),
-        name: None,
-        service: None,
-        rule: Rule::read(&resource, None).map_err(anyhow::Error::msg)?,
-        chain: Arc::new(Chain::default()),
-        upstream: Some(Arc::new(upstream.map_err(anyhow::Error::msg)?)),
-        timeouts: None,
-        websocket: false,
-        metrics: RouteMetrics::default(),
-    })
 }

@@ -10,13 +10,14 @@ mod head;
 use std::{
     any::Any,
     borrow::Cow,
+    cell::Cell,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
 pub use consumer::Consumer;
@@ -35,6 +36,9 @@ use crate::{
 pub struct Ctx {
     pub request: RequestHead,
     pub response: ResponseHead,
+    /// Response headers that plugins set before there is a response: they join it before header_filter, whoever
+    /// makes it.
+    pub preset: HeaderMap,
     /// The client, after `real-ip`.
     pub client: SocketAddr,
     /// Our end of the connection.
@@ -68,6 +72,15 @@ pub struct Ctx {
     /// What `_meta.filter` said, by plugin: it is asked once, so that a plugin runs in all its phases or in none.
     filtered: SmallVec<[(usize, bool); 2]>,
     filter_body: bool,
+    counted: Cell<Option<CountBy>>,
+}
+
+/// What routes and services are called in metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CountBy {
+    Id,
+    /// Where there is one.
+    Name,
 }
 
 /// One node tried for a request.
@@ -111,6 +124,7 @@ impl Ctx {
         Self {
             request,
             response: ResponseHead::default(),
+            preset: HeaderMap::new(),
             client,
             server,
             started: Instant::now(),
@@ -131,6 +145,7 @@ impl Ctx {
             matched: MatchedBy::default(),
             filtered: SmallVec::new(),
             filter_body: false,
+            counted: Cell::new(None),
         }
     }
 
@@ -212,6 +227,16 @@ impl Ctx {
     /// Whether `body_filter` was asked for.
     pub fn filters_body(&self) -> bool {
         self.filter_body
+    }
+
+    /// Asks for this request to be counted in the metrics of its route. For hooks of any phase, log included.
+    pub fn count(&self, by: CountBy) {
+        self.counted.set(Some(by));
+    }
+
+    /// Whether [`Ctx::count`] was asked for, and how.
+    pub(crate) fn counted(&self) -> Option<CountBy> {
+        self.counted.get()
     }
 
     /// The consumer that authentication plugin `plugin` knows by `key`.

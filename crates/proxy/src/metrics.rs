@@ -93,6 +93,8 @@ pub struct Metrics {
     buckets: Box<[f64]>,
     series: Mutex<HashMap<(u16, Names), Arc<Series>, FxBuildHasher>>,
     gauges: Mutex<Vec<Arc<dyn Fn(&mut Writer) + Send + Sync>>>,
+    /// For requests that no route matches.
+    pub unrouted: RouteMetrics,
 }
 
 impl Default for Metrics {
@@ -104,7 +106,12 @@ impl Default for Metrics {
 impl Metrics {
     /// With `plugin_attr.prometheus.default_buckets`.
     pub fn with_buckets(buckets: &[f64]) -> Self {
-        Self { buckets: buckets.into(), series: Mutex::default(), gauges: Mutex::default() }
+        Self {
+            buckets: buckets.into(),
+            series: Mutex::default(),
+            gauges: Mutex::default(),
+            unrouted: RouteMetrics::default(),
+        }
     }
 
     /// Adds gauges that are read when somebody asks: configuration sources, connections, etcd.

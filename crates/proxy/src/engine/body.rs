@@ -60,7 +60,9 @@ impl http_body::Body for Body {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Upstream(exchange) => exchange.remaining().map_or_else(SizeHint::default, SizeHint::with_exact),
+            Self::Upstream(exchange) => {
+                exchange.remaining().map_or_else(SizeHint::default, SizeHint::with_exact)
+            }
         }
     }
 }

@@ -112,7 +112,8 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, list
         http2 = session.alpn_protocol() == Some(b"h2");
         Downstream::Tls(Box::new(stream))
     } else {
-        http2 = listener.http2 && begins_with_preface(&stream, worker.config().timeouts.client_header).await;
+        let limit = worker.config().timeouts.client_header;
+        http2 = listener.http2 && begins_with_preface(&stream, limit).await;
         Downstream::Plain(stream)
     };
     let text = |text: String| HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
@@ -156,23 +157,24 @@ async fn serve_http1(client: Rc<Client>, stream: Watched) {
     drop(config);
     let mut connection = builder.serve_connection(TokioIo::new(stream), service);
     let mut closing = false;
-    let ended = poll_fn(|cx| {
+    let in_time = poll_fn(|cx| {
         if client.timer.poll_fired(cx) {
             return Poll::Ready(false);
         }
         if client.worker.is_draining() && !std::mem::replace(&mut closing, true) {
             // What has arrived already is served before the connection counts as idle.
-            if let Poll::Ready(end) = Pin::new(&mut connection).poll(cx) {
-                return Poll::Ready(end.is_ok());
+            if Pin::new(&mut connection).poll(cx).is_ready() {
+                return Poll::Ready(true);
             }
             Pin::new(&mut connection).graceful_shutdown();
         }
-        Pin::new(&mut connection).poll(cx).map(|end| end.is_ok())
+        // After an error too hyper has said what there was to say.
+        Pin::new(&mut connection).poll(cx).map(|_| true)
     })
     .await;
     // Taken in any case: a tunnel holds the connection it lies in.
     let tunnel = client.tunnel.take();
-    if !ended {
+    if !in_time {
         return;
     }
     let parts = connection.into_parts();

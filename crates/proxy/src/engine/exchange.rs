@@ -199,7 +199,10 @@ impl Exchange {
     }
 
     /// The next frame of the upstream's body.
-    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h1::Error>>> {
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, h1::Error>>> {
         loop {
             let Some(link) = &mut self.link else {
                 self.through = true;

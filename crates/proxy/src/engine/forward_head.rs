@@ -161,7 +161,8 @@ fn names_fields(connection: &[u8]) -> bool {
 
 fn is_named(headers: &HeaderMap, name: &HeaderName) -> bool {
     let mut lists = headers.get_all(header::CONNECTION).iter();
-    lists.any(|list| tokens(list.as_bytes()).any(|token| token.eq_ignore_ascii_case(name.as_str().as_bytes())))
+    lists
+        .any(|list| tokens(list.as_bytes()).any(|token| token.eq_ignore_ascii_case(name.as_str().as_bytes())))
 }
 
 fn tokens(list: &[u8]) -> impl Iterator<Item = &[u8]> {

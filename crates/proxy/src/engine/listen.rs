@@ -130,7 +130,8 @@ pub async fn accept(worker: Rc<Worker>, socket: TcpListener, listener: Listener,
     }
     let Ok(socket) = socket.into_std() else { return };
     while let Ok((stream, peer)) = socket.accept() {
-        let Ok(stream) = stream.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(stream)) else {
+        let Ok(stream) = stream.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(stream))
+        else {
             continue;
         };
         tokio::task::spawn_local(client::serve(Rc::clone(&worker), stream, peer, listener));
@@ -139,7 +140,8 @@ pub async fn accept(worker: Rc<Worker>, socket: TcpListener, listener: Listener,
 
 /// Out of descriptors or memory: trying again at once would only burn the processor.
 async fn pause(error: &io::Error, listener: Listener) {
-    let harmless = [io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionReset, io::ErrorKind::Interrupted];
+    let harmless =
+        [io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionReset, io::ErrorKind::Interrupted];
     if !harmless.contains(&error.kind()) {
         tracing::warn!(%error, address = %listener.address, "a connection can't be accepted");
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;

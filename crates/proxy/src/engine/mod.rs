@@ -75,16 +75,16 @@ impl Engine {
     /// Serves by another configuration. After an error everything is as it was.
     pub fn reconfigure(&mut self, config: Config) -> Result<()> {
         let count = config.workers.max(1);
-        let acceptor = tls::Acceptor::new(&config.tls, Arc::clone(&self.shared.plan)).map_err(Error::other)?;
+        let acceptor =
+            tls::Acceptor::new(&config.tls, Arc::clone(&self.shared.plan)).map_err(Error::other)?;
         self.listeners.prepare(&config.listeners, count)?;
         let retired = self.open_log(&config)?;
         self.listeners.retain(&config.listeners);
-        let config = Arc::new(config);
         let log = self.log.as_ref().map(|(_, sink)| sink.clone());
         let assigned = self.listeners.assign(&config.listeners, count);
         self.shared.status.expect(count);
         for (id, sockets) in assigned.into_iter().enumerate() {
-            let (config, acceptor, log) = (Arc::clone(&config), acceptor.clone(), log.clone());
+            let (config, acceptor, log) = (config.clone(), acceptor.clone(), log.clone());
             let orders = Box::new(Orders { config, sockets, acceptor, log });
             match self.workers.get(id) {
                 Some(worker) => {

@@ -8,7 +8,8 @@ use crate::plugin::Reply;
 /// APISIX's answer where no route matches.
 pub fn no_route() -> Reply {
     const BODY: &[u8] = b"{\"error_msg\":\"404 Route Not Found\"}\n";
-    let mut reply = Reply { status: StatusCode::NOT_FOUND, body: Bytes::from_static(BODY), ..Reply::default() };
+    let mut reply =
+        Reply { status: StatusCode::NOT_FOUND, body: Bytes::from_static(BODY), ..Reply::default() };
     reply.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     reply
 }

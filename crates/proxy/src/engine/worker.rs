@@ -3,7 +3,7 @@
 //! The rule to know: a worker shares nothing it writes. It learns of changes by commands, between requests.
 
 use std::{
-    cell::{Cell, Ref, RefCell},
+    cell::{Cell, RefCell},
     collections::HashMap,
     net::TcpListener,
     os::fd::{AsRawFd as _, RawFd},
@@ -44,7 +44,7 @@ pub enum Command {
 
 /// A configuration, as far as one worker is concerned.
 pub struct Orders {
-    pub config: Arc<Config>,
+    pub config: Config,
     pub sockets: Vec<Assignment>,
     pub acceptor: tls::Acceptor,
     pub log: Option<Sink>,
@@ -59,15 +59,16 @@ pub struct Worker {
     pub log: RefCell<Buffer>,
     pub counters: Arc<Counters>,
     plan: RefCell<Cache<PlanCell, Arc<Plan>>>,
-    config: RefCell<Arc<Config>>,
+    config: RefCell<Rc<Config>>,
     acceptor: RefCell<tls::Acceptor>,
     draining: Cell<bool>,
     over: Cell<bool>,
 }
 
 impl Worker {
-    pub fn config(&self) -> Ref<'_, Config> {
-        Ref::map(self.config.borrow(), |config| &**config)
+    /// The configuration in force.
+    pub fn config(&self) -> Rc<Config> {
+        Rc::clone(&self.config.borrow())
     }
 
     /// The plan in force.
@@ -117,7 +118,7 @@ pub fn run(
             log: RefCell::default(),
             counters: shared.status.worker(),
             plan: RefCell::new(Cache::new(Arc::clone(&shared.plan))),
-            config: RefCell::new(Arc::clone(&first.config)),
+            config: RefCell::new(Rc::new(first.config.clone())),
             acceptor: RefCell::new(first.acceptor.clone()),
             draining: Cell::new(false),
             over: Cell::new(false),
@@ -141,7 +142,7 @@ async fn obey(worker: &Rc<Worker>, first: Box<Orders>, mut commands: UnboundedRe
     loop {
         if let Some(orders) = orders.take() {
             let Orders { config, sockets, acceptor, log } = *orders;
-            worker.config.replace(config);
+            worker.config.replace(Rc::new(config));
             worker.acceptor.replace(acceptor);
             worker.log.borrow_mut().set_sink(log);
             accepting.change(worker, sockets);

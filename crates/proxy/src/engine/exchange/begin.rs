@@ -3,7 +3,8 @@
 use std::{rc::Rc, time::Duration};
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header, uri::PathAndQuery,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header,
+    uri::PathAndQuery,
 };
 use hyper::body::Incoming;
 
@@ -38,7 +39,8 @@ impl Exchange {
         };
         (head.version, head.scheme) = (parts.version, client.scheme);
         let config = client.worker.config();
-        let pace = (parts.version < Version::HTTP_2).then(|| (client.timer.clone(), config.timeouts.client_body));
+        let pace =
+            (parts.version < Version::HTTP_2).then(|| (client.timer.clone(), config.timeouts.client_body));
         let body = RequestBody::new(incoming, config.limits.body, pace);
         drop(config);
         let mut ctx = Ctx::new(client.worker.plan(), head, client.peer, client.local);

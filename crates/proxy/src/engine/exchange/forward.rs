@@ -3,12 +3,7 @@
 //! The rule to know: a request is sent again only if no byte of a response has come and the client's body is still at
 //! hand; to another node after a failure, to the same one if a connection that lay idle turned out to be dead.
 
-use std::{
-    io::ErrorKind,
-    net::SocketAddr,
-    sync::Arc,
-    time::Instant,
-};
+use std::{io::ErrorKind, net::SocketAddr, sync::Arc, time::Instant};
 
 use http::{Method, StatusCode};
 use rustls::pki_types::ServerName;
@@ -27,7 +22,8 @@ use crate::{
 impl Exchange {
     /// Sends the request to nodes of `upstream` until one answers.
     pub(super) async fn forward(&mut self, upstream: &Upstream) -> Result<Answer, h1::Error> {
-        self.limits = h1::Limits { send: upstream.timeouts.send, read: upstream.timeouts.read };
+        let timeouts = self.ctx.timeouts();
+        self.limits = h1::Limits { send: timeouts.send, read: timeouts.read };
         self.upgrade = self.wants_upgrade();
         let began = Instant::now();
         let mut left = upstream.retries;
@@ -81,13 +77,11 @@ impl Exchange {
 
     /// Sends the request to `node`.
     async fn attempt(&mut self, upstream: &Upstream, node: &Arc<Node>) -> Result<h1::Head, h1::Error> {
+        let host = forward_head::host(&self.ctx, upstream, node);
         let key = pool::Key {
             fingerprint: upstream.fingerprint,
             label: Arc::clone(&node.label),
-            server_name: upstream
-                .tls
-                .as_ref()
-                .map(|_| forward_head::server_name(forward_head::host(&self.ctx, upstream, node))),
+            server_name: upstream.tls.as_ref().map(|_| forward_head::server_name(host)),
         };
         let mut fresh = false;
         loop {
@@ -134,7 +128,7 @@ impl Exchange {
         key: &pool::Key,
     ) -> Result<h1::Connection<io::Upstream>, h1::Error> {
         let connecting = connect(upstream, node, key);
-        let (stream, address) = match timeout(upstream.timeouts.connect, connecting).await {
+        let (stream, address) = match timeout(self.ctx.timeouts().connect, connecting).await {
             Ok(connected) => connected.map_err(h1::Error::Connect)?,
             Err(_) => return Err(h1::Error::ConnectTimeout),
         };
@@ -150,7 +144,10 @@ impl Exchange {
     fn may_retry(&mut self, error: &h1::Error) -> bool {
         match error {
             h1::Error::Connect(_) | h1::Error::ConnectTimeout => true,
-            h1::Error::NoAnswer(_) | h1::Error::Broken(_) | h1::Error::ReadTimeout | h1::Error::SendTimeout => {
+            h1::Error::NoAnswer(_)
+            | h1::Error::Broken(_)
+            | h1::Error::ReadTimeout
+            | h1::Error::SendTimeout => {
                 let written = self.link.as_ref().is_some_and(|link| link.connection.has_written());
                 (is_idempotent(&self.ctx.request.method) || !written) && self.body.rewind()
             }

@@ -193,7 +193,8 @@ impl<S: Stream> Connection<S> {
                     self.timer.disarm();
                     return Poll::Ready(None);
                 }
-                Ok(receive::Piece::More(hint)) => match self.poll_fill(cx, hint.clamp(FIRST_READ, LONG_READ)) {
+                Ok(receive::Piece::More(hint)) => match self.poll_fill(cx, hint.clamp(FIRST_READ, LONG_READ))
+                {
                     Poll::Ready(Ok(0)) if self.framing == Framing::Close => {
                         self.framing = Framing::Empty;
                     }

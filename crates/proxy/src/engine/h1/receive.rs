@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body::Frame;
+use smallvec::SmallVec;
 
 use super::{
     Error,
@@ -108,19 +109,18 @@ fn parse_one(buffer: &mut BytesMut, method: &Method) -> Result<Option<(Head, Fra
     let status = response.code.and_then(|code| StatusCode::from_u16(code).ok());
     let status = status.ok_or(Error::Malformed("its status is not one"))?;
     let mut fields = Fields::new(status, response.version == Some(1), response.headers.len());
-    // The values become slices of the buffer, so they are noted by place before the head is split off.
-    let start = buffer.as_ptr() as usize;
-    let mut places = [(0u32, 0u32); MAX_FIELDS];
-    let mut names: [Option<HeaderName>; MAX_FIELDS] = [const { None }; MAX_FIELDS];
-    let count = response.headers.len();
-    for (at, field) in response.headers.iter().enumerate() {
-        let from = field.value.as_ptr() as usize - start;
-        places[at] = (u32::try_from(from).unwrap_or(0), u32::try_from(from + field.value.len()).unwrap_or(0));
-        names[at] = Some(HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Fields::MALFORMED)?);
-    }
+    // Names and values become slices of the buffer, so they are noted by place before the head is split off.
+    let start = buffer.as_ptr().addr();
+    let place = |bytes: &[u8]| {
+        let from = bytes.as_ptr().addr() - start;
+        from..from + bytes.len()
+    };
+    let places: SmallVec<[_; 32]> =
+        response.headers.iter().map(|field| (place(field.name.as_bytes()), place(field.value))).collect();
     let head = buffer.split_to(end).freeze();
-    for (name, (from, to)) in names.into_iter().flatten().zip(places).take(count) {
-        fields.add(name, head.slice(from as usize..to as usize))?;
+    for (name, value) in places {
+        let name = HeaderName::from_bytes(&head[name]).map_err(|_| Fields::MALFORMED)?;
+        fields.add(name, head.slice(value))?;
     }
     fields.finish(method).map(Some)
 }

@@ -58,17 +58,22 @@ impl RequestBody {
     }
 
     fn from(source: Source, allowance: u64) -> Self {
-        Self { source, allowance, kept: VecDeque::new(), kept_size: 0, given: 0, whole: true, pace: None, received: 0 }
+        Self {
+            source,
+            allowance,
+            kept: VecDeque::new(),
+            kept_size: 0,
+            given: 0,
+            whole: true,
+            pace: None,
+            received: 0,
+        }
     }
 
     /// Replaces what is left by `body`, which a plugin has read or made.
     pub fn replace(&mut self, body: Bytes) {
         let source = if body.is_empty() { Source::Empty } else { Source::Whole(body) };
         *self = Self { received: self.received, ..Self::from(source, u64::MAX) };
-    }
-
-    pub fn is_empty(&self) -> bool {
-        matches!(self.source, Source::Empty) && self.kept.is_empty()
     }
 
     /// The length, where it is known before the body is.
@@ -135,18 +140,6 @@ impl RequestBody {
         } else if self.whole {
             self.kept.push_back(data.clone());
             self.given += 1;
-        }
-    }
-
-    /// Reads all of it, for a plugin that wants it whole.
-    pub async fn read_whole(&mut self) -> Result<Bytes, Error> {
-        let mut whole = bytes::BytesMut::new();
-        loop {
-            match std::future::poll_fn(|cx| self.poll_next(cx)).await? {
-                Next::Data(data) => whole.extend_from_slice(&data),
-                Next::Trailers(_) => {}
-                Next::End => return Ok(whole.freeze()),
-            }
         }
     }
 }
@@ -282,7 +275,11 @@ impl Sending {
         }
     }
 
-    fn poll_write<W: AsyncWrite + Unpin>(&mut self, io: &mut W, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_write<W: AsyncWrite + Unpin>(
+        &mut self,
+        io: &mut W,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
         let text = &self.text[self.at..];
         let written = if self.chunk.is_empty() && self.tail.is_empty() {
             ready!(Pin::new(io).poll_write(cx, text))?

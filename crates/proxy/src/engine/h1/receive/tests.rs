@@ -16,7 +16,11 @@ fn the_end_of_a_body_is_where_the_rfc_says() {
         ("HTTP/1.1 200\r\nconnection: close\r\ncontent-length: 0\r\n\r\n", Framing::Length(0), false),
         ("HTTP/1.1 304 X\r\ncontent-length: 9\r\n\r\n", Framing::Empty, true),
         ("HTTP/1.1 204 X\r\ntransfer-encoding: chunked\r\n\r\n", Framing::Empty, true),
-        ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 X\r\ncontent-length: 1\r\n\r\n", Framing::Length(1), true),
+        (
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 X\r\ncontent-length: 1\r\n\r\n",
+            Framing::Length(1),
+            true,
+        ),
     ];
     for (wire, framing, keep_alive) in cases {
         let (head, found) = read(wire, &Method::GET).unwrap().unwrap();
