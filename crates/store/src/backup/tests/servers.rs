@@ -168,4 +168,11 @@ async fn ceph_gives_each_sequence_to_one_writer() {
     let missing = S3 { config_bucket: Some("elsewhere".to_owned()), ..settings(&client) };
     let error = failure(publish_one(&open(missing), 1).await);
     assert_eq!(error.kind, Failure::NoSuchBucket, "{error}");
+
+    // What a clock that is off is told apart by.
+    let skewed = Client { skew: chrono::TimeDelta::minutes(20), ..client };
+    let answer = skewed.request(http::Method::GET, "/gw-config/default", &[], "").await.unwrap();
+    assert_eq!(answer.status, 403);
+    assert!(String::from_utf8_lossy(&answer.body).contains("<Code>RequestTimeTooSkewed</Code>"));
+    assert!(answer.headers.contains_key("date"));
 }
