@@ -41,7 +41,7 @@ fn measure(routes: usize) {
     let size = resident() - before;
     let mut one = Vec::new();
     for turn in 0..101_usize {
-        let id = turn * 997 % routes;
+        let id = (turn * 997 % routes) | 1;
         put(&mut snapshot, Kind::Routes, &id.to_string(), &route(id, 2000 + turn));
         let (took, (next, report)) = timed(|| bench.compile(&snapshot, Some(&plan)));
         assert_eq!(report.compiled, 1);

@@ -7,7 +7,14 @@
 #![allow(clippy::print_stdout, reason = "it prints what it measures")]
 #![allow(clippy::unwrap_used, reason = "a bench may panic")]
 
-use std::{hint::black_box, net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    hint::black_box,
+    net::SocketAddr,
+    pin::pin,
+    sync::Arc,
+    task::{Context, Waker},
+    time::Instant,
+};
 
 use http::{HeaderMap, HeaderValue, Method, header, uri::PathAndQuery};
 use model::{Key, Kind, Resource, Snapshot, secrets::Keyring};
@@ -50,9 +57,8 @@ fn serve(plan: &Arc<Plan>, target: &PathAndQuery) {
     let address = SocketAddr::from(([127, 0, 0, 1], 9080));
     let mut ctx = Ctx::new(plan.clone(), head, address, address);
     assert!(ctx.find_route());
-    let mut hooks = std::pin::pin!(chain::on_request(&mut ctx));
-    let mut waker = std::task::Context::from_waker(std::task::Waker::noop());
-    assert!(hooks.as_mut().poll(&mut waker).is_ready());
+    let mut waker = Context::from_waker(Waker::noop());
+    assert!(pin!(chain::on_request(&mut ctx)).poll(&mut waker).is_ready());
     let node = ctx.upstream.as_ref().unwrap().pick(&ctx).unwrap();
     black_box(node);
     chain::header_filter(&mut ctx);

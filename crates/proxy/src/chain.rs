@@ -50,6 +50,11 @@ impl Chain {
         self.bounds(phase).is_empty()
     }
 
+    /// Whether nothing runs at all.
+    pub fn has_no_hooks(&self) -> bool {
+        self.hooks.is_empty()
+    }
+
     /// The names of the plugins that run, highest priority first within each phase.
     pub fn names(&self) -> Vec<&'static str> {
         let mut seen = FxHashSet::default();

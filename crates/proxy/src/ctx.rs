@@ -160,7 +160,7 @@ impl Ctx {
             (name, value.parse::<HeaderValue>().expect("a header's value"))
         };
         let target = target.parse().expect("a path");
-        let headers = headers.iter().map(parse).fold(http::HeaderMap::new(), |mut all, (name, value)| {
+        let headers = headers.iter().map(parse).fold(HeaderMap::new(), |mut all, (name, value)| {
             all.append(name, value);
             all
         });

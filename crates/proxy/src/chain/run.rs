@@ -15,6 +15,9 @@ use crate::{
 
 /// Runs rewrite and access of the global rules and the route; a consumer's plugins join in between.
 pub async fn on_request(ctx: &mut Ctx) -> Flow {
+    if ctx.plan.global.has_no_hooks() && ctx.chain.has_no_hooks() {
+        return Flow::Next;
+    }
     if let reply @ Flow::Reply(_) = run(Source::Global, Phase::Rewrite, ctx).await {
         ctx.chain = Arc::clone(ctx.plan.no_plugins());
         return reply;

@@ -71,6 +71,14 @@ impl RequestHead {
         self.target.query().is_some()
     }
 
+    /// Puts another query in the place of the client's, for all that comes later. What can't be one changes nothing.
+    pub fn set_query(&mut self, query: &str) {
+        let mark = if query.is_empty() { "" } else { "?" };
+        if let Ok(target) = PathAndQuery::try_from(format!("{}{mark}{query}", self.target.path())) {
+            self.target = target;
+        }
+    }
+
     /// The host in lower case, without its port: nginx's `$host`.
     pub fn host(&self) -> &str {
         &self.host
@@ -91,36 +99,28 @@ pub struct ResponseHead {
 
 /// Lower case, without port and final dot.
 fn host_name(authority: &str) -> Box<str> {
-    let end = match authority.rfind(':') {
-        Some(colon)
-            if authority.ends_with(']')
-                || authority[..colon].contains(':') && !authority.starts_with('[') =>
-        {
-            debug_assert!(colon < authority.len());
-            authority.len()
-        }
-        Some(colon) => colon,
-        None => authority.len(),
-    };
-    let name = &authority[..end];
-    let name = name.strip_suffix('.').unwrap_or(name);
-    if name.bytes().any(|b| b.is_ascii_uppercase()) {
-        name.to_ascii_lowercase().into_boxed_str()
-    } else {
-        name.into()
+    // Without an early end the compiler looks at many bytes at once.
+    let odd = authority.bytes().fold(false, |odd, b| odd | (b == b':') | b.is_ascii_uppercase());
+    if !odd && !authority.ends_with('.') {
+        return authority.into();
     }
+    // The colons of an IPv6 address are within brackets, or it has no port.
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') && (host.ends_with(']') || !host.contains(':')) => host,
+        _ => authority,
+    };
+    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase().into()
 }
 
 /// What nginx makes of a path, where that is not the path itself.
 fn normalize(path: &str) -> Result<Option<Box<str>>, BadTarget> {
     let bytes = path.as_bytes();
-    let mut after_slash = false;
-    let odd = bytes.iter().any(|&b| {
-        let odd = b == b'%' || (after_slash && (b == b'/' || b == b'.'));
-        after_slash = b == b'/';
-        odd
-    });
-    if !odd {
+    // Without an early end the compiler looks at many bytes at once.
+    let odd = bytes
+        .iter()
+        .zip(&bytes[bytes.len().min(1)..])
+        .fold(false, |odd, (&a, &b)| odd | (a == b'%') | ((a == b'/') & ((b == b'/') | (b == b'.'))));
+    if !odd && !path.ends_with('%') {
         return Ok(None);
     }
     let mut out = Vec::with_capacity(bytes.len());

@@ -117,7 +117,8 @@ impl<T: Target> Router<T> {
     /// The target for a request.
     pub fn find<'a>(&'a self, query: &Query<'_>) -> Option<Found<'a, T>> {
         if !self.hosts.is_empty() {
-            let backwards: SmallVec<[u8; 128]> = query.host.bytes().rev().collect();
+            let mut buffer = [0; 64];
+            let backwards = reversed(query.host, &mut buffer);
             let found = self.hosts.find(&backwards, &mut |paths| self.find_path(paths, query));
             if found.is_some() {
                 return found;
@@ -148,7 +149,7 @@ impl<T: Target> Router<T> {
                             Some(suffix) => (suffix, Fit::Prefix),
                             None => (&**host, Fit::Exact),
                         };
-                        let backwards: SmallVec<[u8; 128]> = key.bytes().rev().collect();
+                        let backwards = reversed(key, &mut []);
                         self.hosts.edit(&backwards, fit, |paths| {
                             paths.edit(path.key.as_bytes(), path.fit, |leaf| change(leaf, entry(Some(at))));
                         });
@@ -158,6 +159,15 @@ impl<T: Target> Router<T> {
             }
         }
     }
+}
+
+/// A host from its end, in `buffer` where it fits.
+fn reversed<'b>(host: &str, buffer: &'b mut [u8]) -> Cow<'b, [u8]> {
+    let Some(buffer) = buffer.get_mut(..host.len()) else { return host.bytes().rev().collect() };
+    for (to, from) in buffer.iter_mut().zip(host.bytes().rev()) {
+        *to = from;
+    }
+    Cow::Borrowed(buffer)
 }
 
 /// The targets under one key, first to last.
