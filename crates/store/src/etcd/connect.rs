@@ -124,8 +124,12 @@ fn client_tls(tls: &Tls) -> Result<ClientTlsConfig, Error> {
 
 /// An error with its causes: tonic's own texts say nothing.
 pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes: Vec<String> =
-        std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect();
+    // A status shows its source in the middle of its own text.
+    let word = |error: &(dyn std::error::Error + 'static)| match error.downcast_ref::<tonic::Status>() {
+        Some(status) => status.message().to_owned(),
+        None => error.to_string(),
+    };
+    let causes: Vec<String> = std::iter::successors(Some(error), |error| error.source()).map(word).collect();
     // Wrappers often repeat what they wrap.
     let said = |n: usize| causes[..n].iter().any(|earlier| earlier.contains(&causes[n]));
     (0..causes.len()).filter(|n| !said(*n)).map(|n| causes[n].as_str()).collect::<Vec<_>>().join(": ")

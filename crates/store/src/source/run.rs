@@ -183,19 +183,22 @@ impl Run {
     }
 
     fn served(&mut self, origin: Origin, update: Arc<Update>) {
-        let before = self.failover.in_force().map(|(origin, _)| origin);
+        let before = self.failover.in_force().map(|(origin, facts)| (origin, facts.store_id.clone()));
         self.failover.served(origin);
-        let (revision, sequence, store_id) =
-            (update.snapshot.revision, update.sequence, &update.snapshot.store_id);
+        let (snapshot, sequence) = (&update.snapshot, update.sequence);
+        let (revision, store_id) = (snapshot.revision, &snapshot.store_id);
         match before {
-            Some(before) if before == origin => {
+            Some((before, store)) if (before, &store) == (origin, store_id) => {
                 tracing::debug!(source = %origin, revision, sequence, "applied");
+            }
+            Some((before, store)) if before == origin => {
+                tracing::warn!(source = %origin, %store_id, before = %store, revision, sequence, "another store is served");
             }
             None if self.failover.following() => {
                 tracing::info!(source = %origin, %store_id, revision, sequence, "serving");
             }
             _ => {
-                let before = before.map_or("none", Origin::name);
+                let before = before.map_or("none", |(before, _)| before.name());
                 tracing::warn!(source = %origin, %before, %store_id, revision, sequence, "the source has changed");
             }
         }
@@ -300,12 +303,8 @@ impl Run {
         let changed = held.as_ref().map(|held| held.reason) != self.held.as_ref().map(|held| held.reason);
         match &held {
             Some(Held { reason, offered, current, .. }) if changed => {
-                tracing::warn!(
-                    reason,
-                    ?offered,
-                    ?current,
-                    "what the source offers is held; `config accept` takes it"
-                );
+                let (offered, current) = (offered.resources, current.resources);
+                tracing::warn!(reason, offered, current, "a change is held: `config accept` takes it");
             }
             None if changed => tracing::info!("nothing is held any more"),
             _ => {}

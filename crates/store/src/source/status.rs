@@ -229,9 +229,7 @@ impl Shared {
                     cp.since = Some(Utc::now());
                 }
                 cp.connected = connected;
-                if notice.error.is_some() {
-                    cp.last_error.clone_from(&notice.error);
-                }
+                cp.last_error.clone_from(&notice.error);
             }
             Origin::Bucket => {
                 known.status.bucket.last_poll = notice.asked_at;
