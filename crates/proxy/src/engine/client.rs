@@ -1,7 +1,8 @@
 //! One connection from a client: TLS, HTTP/1.1 or HTTP/2, its deadline, and its end.
 //!
 //! The rule to know: a connection outlives configurations. It serves each request by the plan in force when the
-//! request comes; only when its worker drains does it say `Connection: close` (GOAWAY) and end.
+//! request comes; only when its worker leaves does it say `Connection: close` (GOAWAY) and end. While the process goes
+//! on, an idle connection is never closed under a client that may just be sending.
 
 use std::{
     cell::{Cell, RefCell},
@@ -150,7 +151,7 @@ async fn serve_http1(client: Rc<Client>, stream: Watched) {
         service_fn(move |request| exchange::serve(Rc::clone(&client), request))
     };
     let mut builder = http1::Builder::new();
-    builder.max_header_size(config.limits.head).half_close(false).pipeline_flush(true);
+    builder.max_header_size(config.limits.head).half_close(false);
     if config.limits.fields != 100 {
         builder.max_headers(config.limits.fields);
     }
@@ -161,7 +162,7 @@ async fn serve_http1(client: Rc<Client>, stream: Watched) {
         if client.timer.poll_fired(cx) {
             return Poll::Ready(false);
         }
-        if client.worker.is_draining() && !std::mem::replace(&mut closing, true) {
+        if client.worker.is_stopping() && !std::mem::replace(&mut closing, true) {
             // What has arrived already is served before the connection counts as idle.
             if Pin::new(&mut connection).poll(cx).is_ready() {
                 return Poll::Ready(true);
@@ -212,7 +213,7 @@ async fn serve_http2(client: Rc<Client>, stream: Watched) {
         if client.timer.poll_fired(cx) {
             return Poll::Ready(());
         }
-        if client.worker.is_draining() && !std::mem::replace(&mut closing, true) {
+        if client.worker.is_leaving() && !std::mem::replace(&mut closing, true) {
             connection.as_mut().graceful_shutdown();
         }
         connection.as_mut().poll(cx).map(|_| ())

@@ -172,6 +172,8 @@ impl Exchange {
         }
         if self.ctx.response.status == StatusCode::SWITCHING_PROTOCOLS {
             headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        } else if self.client.worker.is_leaving() && self.ctx.request.version < Version::HTTP_2 {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         let upstream = self.ctx.attempts.last().and_then(|attempt| attempt.status);
         if let Some(status) = upstream

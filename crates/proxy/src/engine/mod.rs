@@ -93,8 +93,9 @@ impl Engine {
                 None => self.workers.push(Handle::start(id, Arc::clone(&self.shared), orders)?),
             }
         }
+        self.leaving.retain(|worker| !worker.thread.is_finished());
         for worker in self.workers.drain(count..) {
-            let _ = worker.commands.send(Command::Drain);
+            let _ = worker.commands.send(Command::Retire);
             self.leaving.push(worker);
         }
         // Its last lines are written by its own thread, once no worker holds it any more.
@@ -117,8 +118,8 @@ impl Engine {
     /// Takes no new connections, lets the old ones end for as long as they may, and returns when all have. Blocks.
     pub fn drain(mut self) {
         self.listeners.retain(&[]);
-        for worker in &self.workers {
-            let _ = worker.commands.send(Command::Drain);
+        for worker in self.workers.iter().chain(&self.leaving) {
+            let _ = worker.commands.send(Command::Stop);
         }
         for worker in self.workers.drain(..).chain(self.leaving.drain(..)) {
             drop(worker.commands);

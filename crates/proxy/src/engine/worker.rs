@@ -15,7 +15,10 @@ use std::{
 use arc_swap::Cache;
 use tokio::{
     runtime::{Builder, LocalOptions},
-    sync::{Notify, mpsc::UnboundedReceiver},
+    sync::{
+        Notify,
+        mpsc::{UnboundedReceiver, error::TryRecvError},
+    },
     task::spawn_local,
 };
 
@@ -38,8 +41,10 @@ use crate::{
 pub enum Command {
     /// Serve by this from now on.
     Configure(Box<Orders>),
-    /// Take no new connections, end the old ones, stop.
-    Drain,
+    /// Others take over: take no new connections, and end when the old ones have.
+    Retire,
+    /// The process ends: as before, but idle connections are closed.
+    Stop,
 }
 
 /// A configuration, as far as one worker is concerned.
@@ -61,8 +66,16 @@ pub struct Worker {
     plan: RefCell<Cache<PlanCell, Arc<Plan>>>,
     config: RefCell<Rc<Config>>,
     acceptor: RefCell<tls::Acceptor>,
-    draining: Cell<bool>,
-    over: Cell<bool>,
+    leaving: Cell<Leaving>,
+}
+
+/// How far a worker is on its way out.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Leaving {
+    Not,
+    Retiring,
+    Stopping,
+    Over,
 }
 
 impl Worker {
@@ -80,14 +93,19 @@ impl Worker {
         self.acceptor.borrow().get(http2).clone()
     }
 
-    /// Whether connections are to end as soon as they can.
-    pub fn is_draining(&self) -> bool {
-        self.draining.get()
+    /// Whether connections are to end once they have answered.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.get() >= Leaving::Retiring
+    }
+
+    /// Whether idle connections are to end too.
+    pub fn is_stopping(&self) -> bool {
+        self.leaving.get() >= Leaving::Stopping
     }
 
     /// Whether nothing is waited for any more.
     pub fn is_over(&self) -> bool {
-        self.over.get()
+        self.leaving.get() == Leaving::Over
     }
 
     /// Drops dead and old connections, and hands over log lines, now and then.
@@ -107,7 +125,7 @@ pub fn run(
     id: u16,
     shared: Arc<Shared>,
     first: Box<Orders>,
-    commands: UnboundedReceiver<Command>,
+    mut commands: UnboundedReceiver<Command>,
 ) -> std::io::Result<()> {
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(async {
@@ -120,26 +138,27 @@ pub fn run(
             plan: RefCell::new(Cache::new(Arc::clone(&shared.plan))),
             config: RefCell::new(Rc::new(first.config.clone())),
             acceptor: RefCell::new(first.acceptor.clone()),
-            draining: Cell::new(false),
-            over: Cell::new(false),
+            leaving: Cell::new(Leaving::Not),
             shared,
         });
         let timers = Rc::clone(&worker.timers);
         spawn_local(async move { timers.run().await });
         let sweeper = Rc::clone(&worker);
         spawn_local(async move { sweeper.sweep().await });
-        obey(&worker, first, commands).await;
-        drain(&worker).await;
+        let leaving = obey(&worker, first, &mut commands).await;
+        worker.leaving.set(leaving);
+        drain(&worker, &mut commands).await;
         worker.log.borrow_mut().set_sink(None);
         worker.counters.set_running(false);
     });
     Ok(())
 }
 
-async fn obey(worker: &Rc<Worker>, first: Box<Orders>, mut commands: UnboundedReceiver<Command>) {
+/// Follows commands until one is to leave.
+async fn obey(worker: &Rc<Worker>, first: Box<Orders>, commands: &mut UnboundedReceiver<Command>) -> Leaving {
     let mut accepting = Accepting::default();
     let mut orders = Some(first);
-    loop {
+    let leaving = loop {
         if let Some(orders) = orders.take() {
             let Orders { config, sockets, acceptor, log } = *orders;
             worker.config.replace(Rc::new(config));
@@ -150,25 +169,31 @@ async fn obey(worker: &Rc<Worker>, first: Box<Orders>, mut commands: UnboundedRe
         }
         match commands.recv().await {
             Some(Command::Configure(next)) => orders = Some(next),
-            Some(Command::Drain) | None => break,
+            Some(Command::Retire) => break Leaving::Retiring,
+            Some(Command::Stop) | None => break Leaving::Stopping,
         }
-    }
+    };
     accepting.change(worker, vec![]);
+    leaving
 }
 
 /// Lets connections end by themselves, for as long as they may.
-async fn drain(worker: &Worker) {
+async fn drain(worker: &Worker, commands: &mut UnboundedReceiver<Command>) {
     const GRAIN: Duration = Duration::from_millis(20);
     let until = Instant::now() + worker.config().timeouts.shutdown;
-    worker.draining.set(true);
     // Once more round, so that what was accepted last is a connection too.
     tokio::task::yield_now().await;
     worker.timers.wake_all();
     while worker.counters.connections() > 0 && Instant::now() < until {
         tokio::time::sleep(GRAIN).await;
-        worker.timers.wake_all();
+        if let Ok(Command::Stop) | Err(TryRecvError::Disconnected) = commands.try_recv() {
+            worker.leaving.set(Leaving::Stopping);
+        }
+        if worker.is_stopping() {
+            worker.timers.wake_all();
+        }
     }
-    worker.over.set(true);
+    worker.leaving.set(Leaving::Over);
 }
 
 /// The sockets a worker accepts from.
