@@ -155,6 +155,7 @@ pub struct Lab {
     pub report: Report,
     pub lasting: Lasting,
     pub router: router::Kind,
+    pub keyring: Keyring,
 }
 
 impl Lab {
@@ -181,7 +182,7 @@ impl Lab {
     pub fn compile(&mut self, rebuild: bool) {
         let input = Input {
             snapshot: self.snapshot.clone(),
-            keyring: &Keyring::default(),
+            keyring: &self.keyring,
             catalog: &CATALOG,
             lasting: &self.lasting,
             attrs: &Map::new(),

@@ -31,6 +31,9 @@ use crate::{
 };
 use form::{Form, Forms};
 
+/// Chains kept for pairs of route and consumer; beyond that they are made again.
+const MOST_JOINED: usize = 65_536;
+
 /// A compiled snapshot.
 #[derive(Default)]
 pub struct Plan {
@@ -86,6 +89,9 @@ impl Plan {
         }
         let joined = Arc::new(Joined::new(chain, &consumer.plugins));
         let mut all = self.joined.write().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= MOST_JOINED {
+            all.clear();
+        }
         Some(Arc::clone(all.entry(key).or_insert(joined)))
     }
 

@@ -1,3 +1,5 @@
+mod secrets;
+
 use std::net::Ipv4Addr;
 
 use proptest::prelude::*;

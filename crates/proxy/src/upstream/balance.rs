@@ -75,8 +75,7 @@ fn hash_key(conf: &resource::Upstream) -> Result<Template, String> {
         HashOn::Consumer => "$consumer_name".to_owned(),
         HashOn::Vars => format!("${{{}}}", named()?),
         HashOn::Header => format!("${{http_{}}}", named()?),
-        // The key says `cookie_` itself.
-        HashOn::Cookie => format!("${{{}}}", named()?),
+        HashOn::Cookie => format!("${{cookie_{}}}", named()?),
         HashOn::VarsCombinations => named()?.to_owned(),
     }))
 }

@@ -63,6 +63,24 @@ fn a_key_stays_with_its_node_when_another_goes() {
 }
 
 #[test]
+fn a_key_is_taken_from_where_it_is_said_to_be() {
+    let all = nodes(&[(1, 0); 8]);
+    for (on, key, header) in [
+        ("header", "X-User", "x-user"),
+        ("cookie", "user", "cookie"),
+        ("vars_combinations", "$http_x_user", "x-user"),
+    ] {
+        let balance = balance(&json!({"type": "chash", "hash_on": on, "key": key}), &all);
+        let picked = |user: &str| {
+            let value = if header == "cookie" { format!("user={user}") } else { user.to_owned() };
+            balance.pick(&Ctx::example("GET", "/", &[(header, &value)]), |_| false)
+        };
+        assert_eq!(picked("jack"), picked("jack"));
+        assert!((0..20).any(|user| picked(&user.to_string()) != picked("jack")), "{on}");
+    }
+}
+
+#[test]
 fn what_we_have_no_balancer_for_is_refused() {
     for (conf, error) in [
         (json!({"type": "ewma"}), "upstreams of type ewma are not supported yet"),
