@@ -1,6 +1,6 @@
 //! A store in memory: for tests, and for what need not last.
 //!
-//! The rule to know: a [`Tree`] decides, the [`Log`] publishes; the embedded store is the same with a file between.
+//! The rule to know: a `Tree` decides, the `Log` publishes; the embedded store is the same with a file between.
 
 use std::{
     sync::{Arc, Weak},
