@@ -210,7 +210,9 @@ impl Writer {
         let path = path.to_owned();
         let thread = {
             let path = path.clone();
-            std::thread::Builder::new().name("access-log".into()).spawn(move || write_all(&path, file, &messages))?
+            std::thread::Builder::new()
+                .name("access-log".into())
+                .spawn(move || write_all(&path, file, &messages))?
         };
         Ok((Self { path, thread }, Sink { sender, dropped: Arc::default() }))
     }

@@ -88,11 +88,14 @@ impl Link {
     }
 }
 
+/// Writes gauges that are read when somebody asks.
+type Write = dyn Fn(&mut Writer) + Send + Sync;
+
 /// Every series there is, of all routes that ever counted, and process-wide gauges.
 pub struct Metrics {
     buckets: Box<[f64]>,
     series: Mutex<HashMap<(u16, Names), Arc<Series>, FxBuildHasher>>,
-    gauges: Mutex<Vec<Arc<dyn Fn(&mut Writer) + Send + Sync>>>,
+    gauges: Mutex<Vec<Arc<Write>>>,
     /// For requests that no route matches.
     pub unrouted: RouteMetrics,
 }

@@ -71,8 +71,19 @@ impl Client {
     pub fn finish(&self, now: Instant) {
         self.active.set(self.active.get().saturating_sub(1));
         if self.active.get() == 0 {
-            self.timer.arm(now, self.worker.config().timeouts.keepalive);
+            self.timer.arm(now, self.patience());
             self.counted.is(State::Waiting);
+        }
+    }
+
+    /// How long nothing need happen between two requests.
+    fn patience(&self) -> Duration {
+        /// For an HTTP/2 client to take note of our GOAWAY.
+        const FAREWELL: Duration = Duration::from_secs(1);
+        if self.http2 && self.worker.is_leaving() {
+            FAREWELL
+        } else {
+            self.worker.config().timeouts.keepalive
         }
     }
 
@@ -182,17 +193,23 @@ async fn serve_http1(client: Rc<Client>, stream: Watched) {
     let stream = parts.io.into_inner().stream;
     match tunnel {
         Some(tunnel) => tunnel.run(stream, parts.read_buf, &client).await,
-        None => close(stream).await,
+        None => close(stream, &client).await,
     }
 }
 
 /// We have said that we are done; listens a little more: what the client still sends must not make its kernel throw
 /// away our last response.
-async fn close(mut stream: Downstream) {
+async fn close(mut stream: Downstream, client: &Client) {
     const LINGER: Duration = Duration::from_secs(5);
+    client.timer.arm(Instant::now(), LINGER);
     let mut waste = [0; 1024];
     let drain = async { while matches!(stream.read(&mut waste).await, Ok(1..)) {} };
-    let _ = timeout(LINGER, drain).await;
+    let mut drain = pin!(drain);
+    poll_fn(|cx| {
+        let enough = client.timer.poll_fired(cx) || client.worker.is_stopping();
+        if enough { Poll::Ready(()) } else { drain.as_mut().poll(cx) }
+    })
+    .await;
 }
 
 async fn serve_http2(client: Rc<Client>, stream: Watched) {
@@ -215,6 +232,9 @@ async fn serve_http2(client: Rc<Client>, stream: Watched) {
         }
         if client.worker.is_leaving() && !std::mem::replace(&mut closing, true) {
             connection.as_mut().graceful_shutdown();
+            if client.active.get() == 0 {
+                client.timer.arm(Instant::now(), client.patience());
+            }
         }
         connection.as_mut().poll(cx).map(|_| ())
     })

@@ -66,9 +66,9 @@ enum Answer {
 pub async fn serve(client: Rc<Client>, request: Request<Incoming>) -> Result<Response<Body>, h1::Error> {
     client.begin();
     client.worker.counters.request();
-    let mut exchange = match Exchange::begin(client, request) {
+    let mut exchange = match Exchange::begin(&client, request) {
         Ok(exchange) => exchange,
-        Err(refused) => return Ok(refused),
+        Err(status) => return Ok(begin::refuse(&client, status)),
     };
     let answer = match exchange.answer().await {
         Ok(answer) => answer,

@@ -80,11 +80,12 @@ impl Engine {
         self.listeners.prepare(&config.listeners, count)?;
         let retired = self.open_log(&config)?;
         self.listeners.retain(&config.listeners);
+        let config = Arc::new(config);
         let log = self.log.as_ref().map(|(_, sink)| sink.clone());
         let assigned = self.listeners.assign(&config.listeners, count);
         self.shared.status.expect(count);
         for (id, sockets) in assigned.into_iter().enumerate() {
-            let (config, acceptor, log) = (config.clone(), acceptor.clone(), log.clone());
+            let (config, acceptor, log) = (Arc::clone(&config), acceptor.clone(), log.clone());
             let orders = Box::new(Orders { config, sockets, acceptor, log });
             match self.workers.get(id) {
                 Some(worker) => {

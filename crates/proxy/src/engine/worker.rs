@@ -49,7 +49,7 @@ pub enum Command {
 
 /// A configuration, as far as one worker is concerned.
 pub struct Orders {
-    pub config: Config,
+    pub config: Arc<Config>,
     pub sockets: Vec<Assignment>,
     pub acceptor: tls::Acceptor,
     pub log: Option<Sink>,
@@ -136,7 +136,7 @@ pub fn run(
             log: RefCell::default(),
             counters: shared.status.worker(),
             plan: RefCell::new(Cache::new(Arc::clone(&shared.plan))),
-            config: RefCell::new(Rc::new(first.config.clone())),
+            config: RefCell::new(Rc::new(Config::clone(&first.config))),
             acceptor: RefCell::new(first.acceptor.clone()),
             leaving: Cell::new(Leaving::Not),
             shared,
@@ -161,7 +161,7 @@ async fn obey(worker: &Rc<Worker>, first: Box<Orders>, commands: &mut UnboundedR
     let leaving = loop {
         if let Some(orders) = orders.take() {
             let Orders { config, sockets, acceptor, log } = *orders;
-            worker.config.replace(Rc::new(config));
+            worker.config.replace(Rc::new(Config::clone(&config)));
             worker.acceptor.replace(acceptor);
             worker.log.borrow_mut().set_sink(log);
             accepting.change(worker, sockets);

@@ -1,5 +1,7 @@
 //! The engine from the outside: real sockets on both sides, a plan compiled from resources in between.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod failures;
 mod forwarding;
 mod lifecycle;

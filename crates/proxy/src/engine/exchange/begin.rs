@@ -4,7 +4,7 @@ use std::{rc::Rc, time::Duration};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header,
-    uri::PathAndQuery,
+    uri::Authority,
 };
 use hyper::body::Incoming;
 
@@ -22,21 +22,17 @@ pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarde
 
 impl Exchange {
     /// Takes the request over, or refuses it.
-    pub(super) fn begin(client: Rc<Client>, request: Request<Incoming>) -> Result<Box<Self>, Response<Body>> {
+    pub(super) fn begin(client: &Rc<Client>, request: Request<Incoming>) -> Result<Box<Self>, StatusCode> {
         let (mut parts, incoming) = request.into_parts();
-        let refuse = |status| Err(refuse(&client, status));
         let uri = parts.uri.into_parts();
-        let authority = uri.authority.as_ref().map(|authority| authority.as_str());
+        let authority = uri.authority.as_ref().map(Authority::as_str);
         let Some(target) = uri.path_and_query.filter(|_| parts.method != Method::CONNECT) else {
-            return refuse(StatusCode::METHOD_NOT_ALLOWED);
+            return Err(StatusCode::METHOD_NOT_ALLOWED);
         };
-        if let Err(status) = check(&mut parts.headers, parts.version, authority) {
-            return refuse(status);
-        }
-        forwarded(&mut parts.headers, &client);
-        let Some(mut head) = head(parts.method, target, parts.headers, authority) else {
-            return refuse(StatusCode::BAD_REQUEST);
-        };
+        check(&mut parts.headers, parts.version, authority)?;
+        forwarded(&mut parts.headers, client);
+        let mut head = RequestHead::new(parts.method, target, parts.headers, authority)
+            .map_err(|_| StatusCode::BAD_REQUEST)?;
         (head.version, head.scheme) = (parts.version, client.scheme);
         let config = client.worker.config();
         let pace =
@@ -48,7 +44,7 @@ impl Exchange {
         let timeouts = upstream::Timeouts::default();
         Ok(Box::new(Self {
             ctx,
-            client,
+            client: Rc::clone(client),
             body,
             link: None,
             limits: Limits { send: timeouts.send, read: timeouts.read },
@@ -58,15 +54,6 @@ impl Exchange {
             upgrade: false,
         }))
     }
-}
-
-fn head(
-    method: Method,
-    target: PathAndQuery,
-    headers: HeaderMap,
-    authority: Option<&str>,
-) -> Option<RequestHead> {
-    RequestHead::new(method, target, headers, authority).ok()
 }
 
 /// One host, and a body whose end nobody can dispute.
@@ -136,7 +123,7 @@ fn port(headers: &HeaderMap, client: &Client) -> HeaderValue {
 }
 
 /// A request that never becomes one.
-fn refuse(client: &Client, status: StatusCode) -> Response<Body> {
+pub(super) fn refuse(client: &Client, status: StatusCode) -> Response<Body> {
     client.finish(std::time::Instant::now());
     let page = reply::error(status);
     let mut response = Response::new(Body::whole(page.body));
