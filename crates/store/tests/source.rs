@@ -17,7 +17,8 @@ use store::{
     backup::{self, Buckets, Publication, Trust},
     bucket,
     source::{
-        Apply, Authority, Config, Handle, Origin, Status, Update, digest::Digest, disk, etcd as cp, start,
+        Apply, Authority, Config, Handle, Origin, Status, Update, digest::Digest, disk, etcd as cp,
+        failover::Marks, start,
     },
 };
 use testkit::{
@@ -520,7 +521,12 @@ fn writer() {
             verified_at: None,
             by_hand: false,
         };
-        folder.write(&disk::Kept { update: Arc::new(update), highest_sequence: Some(revision) }).unwrap();
+        folder
+            .write(&disk::Kept {
+                update: Arc::new(update),
+                marks: Marks { sequence: Some(revision), ..Marks::default() },
+            })
+            .unwrap();
         println!("\nsafe {revision}");
     }
 }
@@ -547,6 +553,6 @@ fn a_writer_killed_at_any_moment_leaves_what_it_called_safe() {
         let kept = folder.read().unwrap().unwrap();
         assert!(kept.snapshot.revision >= last, "{} was safe, {} is there", last, kept.snapshot.revision);
         assert_eq!(kept.digest, Digest::of(&snapshot("a", kept.snapshot.revision, 200)).to_string());
-        assert!(folder.highest_sequence() >= Some(last));
+        assert!(folder.marks().sequence >= Some(last));
     }
 }

@@ -12,13 +12,13 @@ use std::{
     sync::Arc,
 };
 
-use chrono::{DateTime, SecondsFormat};
+use chrono::{DateTime, SecondsFormat, Utc};
 use model::{Instance, Snapshot};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
-use super::{Origin, Update, digest::Digest};
+use super::{Origin, Update, digest::Digest, failover::Marks};
 
 const CURRENT: &str = "current.json";
 const PREVIOUS: &str = "previous.json";
@@ -50,8 +50,9 @@ struct Header {
     store_id: Arc<str>,
     revision: u64,
     sequence: Option<u64>,
-    /// The highest sequence ever served here.
+    /// The marks.
     highest_sequence: Option<u64>,
+    accepted_at: Option<String>,
     verified_at: Option<String>,
     by_hand: bool,
     digest: String,
@@ -65,7 +66,7 @@ struct Header {
 #[derive(Clone, Debug)]
 pub struct Kept {
     pub update: Arc<Update>,
-    pub highest_sequence: Option<u64>,
+    pub marks: Marks,
 }
 
 impl Folder {
@@ -73,10 +74,13 @@ impl Folder {
         Self { dir: data_dir.join("last_good"), group: group.to_owned() }
     }
 
-    /// The highest sequence ever served here.
-    pub fn highest_sequence(&self) -> Option<u64> {
+    /// What earlier lives of this node have left.
+    pub fn marks(&self) -> Marks {
         let headers = [CURRENT, PREVIOUS].map(|name| self.header(name).ok());
-        headers.into_iter().flatten().filter_map(|header| header.highest_sequence).max()
+        headers.iter().flatten().fold(Marks::default(), |marks, header| Marks {
+            sequence: marks.sequence.max(header.highest_sequence),
+            accepted_at: marks.accepted_at.max(header.accepted_at.as_deref().and_then(time)),
+        })
     }
 
     /// The newest generation that is whole; none where nothing was ever kept for this group. An error says why
@@ -115,8 +119,9 @@ impl Folder {
             store_id: update.snapshot.store_id.clone(),
             revision: update.snapshot.revision,
             sequence: update.sequence,
-            highest_sequence: kept.highest_sequence,
-            verified_at: update.verified_at.map(|time| time.to_rfc3339_opts(SecondsFormat::Millis, true)),
+            highest_sequence: kept.marks.sequence,
+            accepted_at: kept.marks.accepted_at.map(text),
+            verified_at: update.verified_at.map(text),
             by_hand: update.by_hand,
             digest: update.digest.clone(),
             instance: update.instance.clone(),
@@ -201,7 +206,6 @@ impl Folder {
         zstd::Decoder::with_buffer(&*packed)?.take(header.plain_size + 1).read_to_end(&mut plain)?;
         let (snapshot, rejected) = Snapshot::from_json(&plain, &header.store_id, header.revision)
             .map_err(|error| damaged(&file, &error.to_string()))?;
-        let time = |text: &str| DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc());
         Ok(Update {
             origin: Origin::Disk,
             digest: Digest::of(&snapshot).to_string(),
@@ -213,6 +217,14 @@ impl Folder {
             rejected,
         })
     }
+}
+
+fn text(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+fn time(text: &str) -> Option<DateTime<Utc>> {
+    DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc())
 }
 
 fn damaged(file: &str, reason: &str) -> io::Error {

@@ -77,13 +77,10 @@ impl Facts {
 
     /// Equal resources of one store are as new as the newest witness says: a store's revision also grows by what is
     /// no resource, and who looked later knows that nothing has changed.
-    pub fn level_with(&mut self, other: &mut Self) {
-        if self.is_of_store(other) && self.digest == other.digest {
-            let revision = self.revision.max(other.revision);
-            let verified_at = self.verified_at.max(other.verified_at);
-            for facts in [self, other] {
-                (facts.revision, facts.verified_at) = (revision, verified_at);
-            }
+    pub fn level_with(&mut self, witness: &Self) {
+        if self.is_of_store(witness) && self.digest == witness.digest {
+            self.revision = self.revision.max(witness.revision);
+            self.verified_at = self.verified_at.max(witness.verified_at);
         }
     }
 }
@@ -124,9 +121,10 @@ mod tests {
     #[test]
     fn only_equal_resources_of_one_store_are_levelled() {
         let same = |store, revision| Facts { digest: "same".into(), ..facts(store, None, revision, 0) };
-        let (mut a, mut b, mut c) = (same("a", 5), same("a", 7), same("c", 9));
-        a.level_with(&mut b);
-        a.level_with(&mut c);
-        assert_eq!((a.revision, b.revision, c.revision), (7, 7, 9));
+        let mut levelled = same("a", 5);
+        for witness in [same("a", 7), same("a", 6), same("c", 9), facts("a", None, 9, 0)] {
+            levelled.level_with(&witness);
+        }
+        assert_eq!(levelled.revision, 7);
     }
 }

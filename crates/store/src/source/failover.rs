@@ -105,8 +105,16 @@ pub struct Failover {
     held: Option<Hold>,
     /// The newest that was served of each store: what came before is not served again.
     revisions: BTreeMap<Arc<str>, u64>,
+    marks: Marks,
+}
+
+/// What a restart must not undo.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
     /// The highest sequence that was served.
-    sequence: Option<u64>,
+    pub sequence: Option<u64>,
+    /// When an operator last accepted what was held: fallbacks from before then are what was decided against.
+    pub accepted_at: Option<DateTime<Utc>>,
 }
 
 /// How the authority can be heard.
@@ -150,11 +158,18 @@ impl Answer {
             Self::Awaited | Self::Failed | Self::Nothing => None,
         }
     }
+
+    fn offer_mut(&mut self) -> Option<&mut Facts> {
+        match self {
+            Self::Offer(facts) => Some(facts),
+            Self::Awaited | Self::Failed | Self::Nothing => None,
+        }
+    }
 }
 
 impl Failover {
-    /// `sequence` is the highest this node has served in earlier lives.
-    pub fn new(policy: Policy, sequence: Option<u64>) -> Self {
+    /// `marks` are from this node's earlier lives.
+    pub fn new(policy: Policy, marks: Marks) -> Self {
         let answer = |there| if there { Answer::Awaited } else { Answer::Nothing };
         Self {
             in_force: None,
@@ -164,7 +179,7 @@ impl Failover {
             disk: answer(policy.disk),
             held: None,
             revisions: BTreeMap::new(),
-            sequence,
+            marks,
             policy,
         }
     }
@@ -174,9 +189,9 @@ impl Failover {
         self.in_force.as_ref().map(|(origin, facts)| (*origin, facts))
     }
 
-    /// The highest sequence that was ever served.
-    pub fn highest_sequence(&self) -> Option<u64> {
-        self.sequence
+    /// What is to be kept for the next life.
+    pub fn marks(&self) -> Marks {
+        self.marks
     }
 
     /// What the authority offers and is not believed.
@@ -200,7 +215,7 @@ impl Failover {
         let Some(facts) = self.newest(from).cloned() else { return };
         let newest = self.revisions.entry(facts.store_id.clone()).or_default();
         *newest = facts.revision.max(*newest);
-        self.sequence = self.sequence.max(facts.sequence);
+        self.marks.sequence = self.marks.sequence.max(facts.sequence);
         self.in_force = Some((from, facts));
     }
 
@@ -258,7 +273,10 @@ impl Failover {
 
     /// The newer of backup and disk. The backup where neither is: it is what other data planes see too.
     fn best_fallback(&self, now: Now) -> Option<(Origin, &Facts)> {
-        let usable = |facts: &&Facts| !self.is_replayed(facts) && !self.is_stale(facts, now);
+        let overruled =
+            |facts: &Facts| facts.verified_at.is_some_and(|at| Some(at) <= self.marks.accepted_at);
+        let usable =
+            |facts: &&Facts| !self.is_replayed(facts) && !overruled(facts) && !self.is_stale(facts, now);
         let bucket = self.bucket.offer().filter(usable);
         // Nobody replays our own disk: where the newest generation is torn, the one before is what we have.
         let disk = self.disk.offer().filter(|facts| match self.in_force {
@@ -277,7 +295,7 @@ impl Failover {
     /// From before what was served already. Only an operator may go back.
     fn is_replayed(&self, facts: &Facts) -> bool {
         let newest = self.revisions.get(&facts.store_id).filter(|_| facts.has_lineage());
-        facts.sequence.is_some_and(|sequence| Some(sequence) < self.sequence)
+        facts.sequence.is_some_and(|sequence| Some(sequence) < self.marks.sequence)
             || !facts.by_hand && newest.is_some_and(|newest| facts.revision < *newest)
     }
 
@@ -304,6 +322,9 @@ impl Failover {
             None => None,
         };
         let standing = if doubt.is_some() { Standing::Held } else { Standing::Believed };
+        if let (Standing::Believed, Some((_, in_force))) = (standing, &mut self.in_force) {
+            in_force.level_with(&facts);
+        }
         self.held = doubt.map(|doubt| {
             let since =
                 self.held.as_ref().filter(|held| held.doubt == doubt).map_or(now.wall, |held| held.since);

@@ -61,11 +61,11 @@ struct Source {
 impl Run {
     fn new(config: Config, apply: Arc<dyn Apply>, shared: Arc<Shared>) -> Self {
         let folder = config.data_dir.as_ref().map(|dir| disk::Folder::new(dir, &config.group));
-        let kept = folder.as_ref().and_then(disk::Folder::highest_sequence);
-        let sequence = kept.max(config.resume.as_ref().and_then(|update| update.sequence));
+        let mut marks = folder.as_ref().map(disk::Folder::marks).unwrap_or_default();
+        marks.sequence = marks.sequence.max(config.resume.as_ref().and_then(|update| update.sequence));
         let mut run = Self {
             apply,
-            failover: Failover::new(Policy::of(&config), sequence),
+            failover: Failover::new(Policy::of(&config), marks),
             sources: Vec::new(),
             poll: watch::channel(false).0,
             keeper: folder.clone().map(Keeper::start),
@@ -75,7 +75,7 @@ impl Run {
             stale: false,
             shared,
         };
-        run.start_authority(&config, sequence);
+        run.start_authority(&config, marks.sequence);
         match (config.resume, folder) {
             (Some(update), _) => run.resume(&update),
             (None, Some(folder)) => {
@@ -211,7 +211,7 @@ impl Run {
     fn keep(&self) {
         let (Some(keeper), Some(update)) = (&self.keeper, self.shared.current()) else { return };
         if self.failover.in_force().is_some_and(|(origin, _)| origin != Origin::Disk) {
-            keeper.keep(disk::Kept { update, highest_sequence: self.failover.highest_sequence() });
+            keeper.keep(disk::Kept { update, marks: self.failover.marks() });
         }
     }
 

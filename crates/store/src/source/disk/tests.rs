@@ -2,6 +2,8 @@ use model::{Key, Kind, Resource};
 
 use super::*;
 
+const MARKS: Marks = Marks { sequence: Some(7), accepted_at: Some(DateTime::UNIX_EPOCH) };
+
 fn update(revision: u64, resources: usize) -> Update {
     let mut snapshot = Snapshot::new("store", revision);
     for id in 0..resources {
@@ -26,7 +28,7 @@ fn update(revision: u64, resources: usize) -> Update {
 }
 
 fn kept(update: Update) -> Kept {
-    Kept { update: Arc::new(update), highest_sequence: Some(7) }
+    Kept { update: Arc::new(update), marks: MARKS }
 }
 
 fn folder() -> (tempfile::TempDir, Folder) {
@@ -56,7 +58,7 @@ fn reads_back_what_was_kept() {
     assert_eq!(read.digest, update(3, 20).digest);
     assert_eq!(read.instance.unwrap().config_version, 3);
     assert_eq!(read.verified_at, Some(DateTime::UNIX_EPOCH));
-    assert_eq!(folder.highest_sequence(), Some(7));
+    assert_eq!(folder.marks(), MARKS);
 }
 
 #[test]
@@ -90,7 +92,7 @@ fn another_groups_snapshot_is_none_of_ours() {
     folder.write(&kept(update(1, 3))).unwrap();
     let other = Folder::new(dir.path(), "other");
     assert!(other.read().unwrap().is_none());
-    assert_eq!(other.highest_sequence(), None);
+    assert_eq!(other.marks(), Marks::default());
 }
 
 /// Whatever one file looks like after a crash, the other generation can be read.

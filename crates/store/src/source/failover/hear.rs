@@ -1,6 +1,6 @@
 //! What becomes of what a source said. Nothing is decided here, only noted.
 
-use super::{Answer, Event, Failover, Link, Now, Standing};
+use super::{Answer, Event, Failover, Link, Marks, Now, Standing};
 use crate::source::{Origin, facts::Facts};
 
 impl Failover {
@@ -10,7 +10,7 @@ impl Failover {
             Event::Offer { from, facts, whole } => self.hear_offer(from, facts, whole),
             Event::Nothing { from } => self.hear_nothing(from, now),
             Event::Lost { from, refused } => self.hear_lost(from, refused, now),
-            Event::Accept => self.accept(),
+            Event::Accept => self.accept(now),
         }
         self.level();
     }
@@ -68,28 +68,26 @@ impl Failover {
     }
 
     /// The operator's word: this store, from this revision on.
-    fn accept(&mut self) {
+    fn accept(&mut self, now: Now) {
         if let Some((facts, standing @ Standing::Held)) = &mut self.offer {
             *standing = Standing::Believed;
             self.revisions.insert(facts.store_id.clone(), facts.revision);
-            self.sequence = facts.sequence.or(self.sequence);
+            self.marks =
+                Marks { sequence: facts.sequence.or(self.marks.sequence), accepted_at: Some(now.wall) };
+            facts.verified_at = facts.verified_at.max(Some(now.wall));
             self.held = None;
         }
     }
 
-    /// See [`Facts::level_with`].
+    /// See [`Facts::level_with`]. What the authority offers is no witness before it is believed.
     fn level(&mut self) {
-        let mut all: Vec<&mut Facts> = Vec::with_capacity(4);
-        all.extend(self.in_force.as_mut().map(|(_, facts)| facts));
-        all.extend(self.offer.as_mut().map(|(facts, _)| facts));
-        for answer in [&mut self.bucket, &mut self.disk] {
-            if let Answer::Offer(facts) = answer {
-                all.push(facts);
-            }
-        }
-        for at in 1..all.len() {
-            let (before, rest) = all.split_at_mut(at);
-            before.iter_mut().for_each(|other| other.level_with(rest[0]));
+        let in_force = self.in_force.as_ref().map(|(_, facts)| facts);
+        let witnesses: Vec<Facts> =
+            [in_force, self.bucket.offer(), self.disk.offer()].into_iter().flatten().cloned().collect();
+        let in_force = self.in_force.as_mut().map(|(_, facts)| facts);
+        let offer = self.offer.as_mut().map(|(facts, _)| facts);
+        for facts in [in_force, offer, self.bucket.offer_mut(), self.disk.offer_mut()].into_iter().flatten() {
+            witnesses.iter().for_each(|witness| facts.level_with(witness));
         }
     }
 }

@@ -45,7 +45,7 @@ fn backup(sequence: u64, facts: Facts) -> Facts {
 
 impl Rig {
     fn new(policy: Policy) -> Self {
-        Self { failover: Failover::new(policy, None), elapsed: Duration::ZERO, poll: false }
+        Self { failover: Failover::new(policy, Marks::default()), elapsed: Duration::ZERO, poll: false }
     }
 
     fn control_plane() -> Self {
@@ -212,6 +212,21 @@ fn a_control_plane_that_returns_empty_is_held_until_accepted() {
 }
 
 #[test]
+fn what_was_accepted_is_not_undone_by_fallbacks_from_before() {
+    let mut rig = Rig::following(facts("a", 50, 10));
+    rig.wait(5);
+    rig.lost(true);
+    let restored = Facts { digest: "a@40 again".into(), ..facts("a", 40, 10) };
+    assert_eq!(rig.offer(ControlPlane, restored, true), None);
+    assert_eq!((rig.doubt(), rig.hear(Event::Accept)), (Some(Doubt::Older), Some(ControlPlane)));
+    rig.lost(true);
+    rig.wait(40);
+    assert_eq!(rig.offer(Bucket, backup(3, facts("a", 50, 10)), true), None);
+    let since = Facts { verified_at: Some(wall(rig.elapsed)), ..facts("a", 41, 10) };
+    assert_eq!(rig.offer(Bucket, backup(4, since), true), Some(Bucket));
+}
+
+#[test]
 fn a_held_control_plane_that_grows_back_is_served() {
     let mut rig = Rig::following(facts("a", 5, 10));
     rig.lost(false);
@@ -298,7 +313,7 @@ fn a_fallback_that_is_too_old_is_refused_where_asked_for() {
 #[test]
 fn the_previous_generation_on_disk_is_better_than_nothing() {
     let mut rig = Rig::control_plane();
-    rig.failover = Failover::new(policy(ControlPlane), Some(12));
+    rig.failover = Failover::new(policy(ControlPlane), Marks { sequence: Some(12), ..Marks::default() });
     rig.offer(Disk, backup(11, facts("a", 5, 10)), true);
     assert_eq!(rig.offer(Bucket, backup(10, facts("a", 9, 10)), true), None);
     assert_eq!(rig.wait(3), Some(Disk));
@@ -329,9 +344,12 @@ enum Line {
     Cut(bool),
     /// The exporter runs; then the data plane may read what it wrote, or an older manifest.
     Export,
+    /// An operator puts an older backup on top.
+    Restore(usize),
     ReadBackup(usize),
     NoBackup,
     Wait(u64),
+    Accept,
     Restart,
 }
 
@@ -344,6 +362,8 @@ fn line() -> impl Strategy<Value = Line> {
         2 => Just(Line::Resume),
         3 => any::<bool>().prop_map(Line::Cut),
         3 => Just(Line::Export),
+        1 => (0..4usize).prop_map(Line::Restore),
+        1 => Just(Line::Accept),
         4 => (0..4usize).prop_map(Line::ReadBackup),
         1 => Just(Line::NoBackup),
         4 => (0..40u64).prop_map(Line::Wait),
@@ -413,6 +433,17 @@ impl World {
                 let sequence = self.backups.len() as u64 + 1;
                 self.backups.push(backup(sequence, self.facts()));
             }
+            Line::Restore(back) => {
+                if let Some(old) = self.backups.iter().rev().nth(back).cloned() {
+                    let (sequence, now) = (self.backups.len() as u64 + 1, wall(self.rig.elapsed));
+                    self.backups.push(Facts {
+                        by_hand: true,
+                        verified_at: Some(now),
+                        ..backup(sequence, old)
+                    });
+                }
+            }
+            Line::Accept => self.deed(|rig| rig.hear(Event::Accept)),
             Line::ReadBackup(back) => {
                 if let Some(facts) = self.backups.iter().rev().nth(back).filter(|_| self.rig.poll).cloned() {
                     self.offered = true;
@@ -429,10 +460,10 @@ impl World {
     }
 
     fn restart(&mut self) {
-        let sequence = self.rig.failover.sequence;
+        let marks = self.rig.failover.marks();
         let elapsed = self.rig.elapsed;
         self.rig = Rig::control_plane();
-        self.rig.failover = Failover::new(policy(ControlPlane), sequence);
+        self.rig.failover = Failover::new(policy(ControlPlane), marks);
         // The clock on the wall goes on.
         self.rig.elapsed = elapsed;
         (self.connected, self.offered) = (false, self.kept.is_some());
@@ -446,6 +477,12 @@ impl World {
         self.step(|rig| rig.offer(from, facts, whole));
     }
 
+    /// What an operator tells the data plane to do is not held against it.
+    fn deed(&mut self, step: impl FnOnce(&mut Rig) -> Option<Origin>) {
+        step(&mut self.rig);
+        self.kept = self.rig.failover.in_force().map(|(_, facts)| facts.clone());
+    }
+
     /// One step of the data plane, and what must hold of each.
     fn step(&mut self, step: impl FnOnce(&mut Rig) -> Option<Origin>) {
         let before = self.rig.failover.clone();
@@ -456,11 +493,12 @@ impl World {
             return;
         };
         self.kept = Some(new.clone());
-        assert!(failover.sequence >= before.sequence);
+        assert!(failover.marks.sequence >= before.marks.sequence);
         let Some((_, old)) = before.in_force() else { return };
-        assert!(!new.is_before(old), "an older revision: {old:?} -> {new:?}");
+        let restored = new.by_hand && new.sequence > before.marks.sequence;
+        assert!(restored || !new.is_before(old), "an older revision: {old:?} -> {new:?}");
         if served.is_some() && origin != ControlPlane {
-            assert!(new.sequence >= before.sequence, "an older sequence: {old:?} -> {new:?}");
+            assert!(new.sequence >= before.marks.sequence, "an older sequence: {old:?} -> {new:?}");
         }
         let deed = before.following() && origin == ControlPlane;
         if new.resources == 0 && old.resources > 0 && origin == ControlPlane {
