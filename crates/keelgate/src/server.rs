@@ -72,6 +72,11 @@ impl Server {
         old.over.cancel();
     }
 
+    /// What is served now.
+    pub fn router(&self) -> Router {
+        self.generation.load().site.router.clone()
+    }
+
     /// Serves another router from now on, with the certificates of before.
     pub fn reroute(&self, router: Router) {
         let tls = self.generation.load().site.tls.clone();

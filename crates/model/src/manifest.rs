@@ -52,8 +52,14 @@ pub struct Part {
     pub size: u64,
     /// Size after decompression, in bytes: the reader's limit against a bomb.
     pub plain_size: u64,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    /// Resources of each kind; kinds that only a newer writer knows are passed over.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "known_kinds")]
     pub counts: BTreeMap<Kind, usize>,
+}
+
+fn known_kinds<'de, D: serde::Deserializer<'de>>(from: D) -> Result<BTreeMap<Kind, usize>, D::Error> {
+    let counts = BTreeMap::<String, usize>::deserialize(from)?;
+    Ok(counts.into_iter().filter_map(|(name, count)| Some((Kind::from_name(&name)?, count))).collect())
 }
 
 /// Over the manifest's JSON without the field `signature`.
@@ -64,4 +70,16 @@ pub struct Signature {
     pub alg: String,
     /// Base64.
     pub sig: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_of_a_newer_writer_are_passed_over() {
+        let part = r#"{"bucket":"b","key":"k","sha256":"","size":1,"plain_size":1,"counts":{"routes":2,"moons":1}}"#;
+        let part: Part = serde_json::from_str(part).unwrap();
+        assert_eq!(part.counts, BTreeMap::from([(Kind::Routes, 2)]));
+    }
 }

@@ -19,8 +19,8 @@ use crate::{
     settings::Settings,
 };
 
-pub fn backup(settings: &Settings, action: BackupAction) -> anyhow::Result<ExitCode> {
-    match action {
+pub fn backup(settings: &Settings, action: &BackupAction) -> anyhow::Result<ExitCode> {
+    match *action {
         BackupAction::Now => now(settings),
         BackupAction::List { json } => wait(list(settings, json)),
         BackupAction::Show { sequence, resources } => wait(show(settings, sequence, resources)),

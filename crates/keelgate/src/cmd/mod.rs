@@ -31,7 +31,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Quickstart { dir, detach } => quickstart::quickstart(&dir, detach),
         Command::Status { json } => status::status(&load()?.settings, json),
         Command::Config { action: ConfigAction::Accept } => status::accept(&load()?.settings),
-        Command::Backup { action } => backup::backup(&load()?.settings, action),
+        Command::Backup { action } => backup::backup(&load()?.settings, &action),
     }
 }
 

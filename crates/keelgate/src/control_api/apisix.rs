@@ -26,7 +26,7 @@ pub fn router(view: Arc<View>) -> Router {
     for (kind, many, one) in SHOWN {
         let list = move |State(view): State<Arc<View>>| async move { list(&view, kind) };
         let show =
-            move |State(view): State<Arc<View>>, Path(id): Path<String>| async move { show(&view, kind, id) };
+            move |State(view): State<Arc<View>>, Path(id): Path<String>| async move { show(&view, kind, &id) };
         router =
             router.route(&format!("/v1/{many}"), get(list)).route(&format!("/v1/{one}/{{id}}"), get(show));
     }
@@ -55,8 +55,8 @@ fn list(view: &View, kind: Kind) -> Response {
     Json(snapshot.of(kind).map(|resource| shown(resource)).collect::<Vec<_>>()).into_response()
 }
 
-fn show(view: &View, kind: Kind, id: String) -> Response {
-    match snapshot(view).get(&Key::new(kind, id.clone())) {
+fn show(view: &View, kind: Kind, id: &str) -> Response {
+    match snapshot(view).get(&Key::new(kind, id)) {
         Some(resource) => Json(shown(resource)).into_response(),
         None => error(StatusCode::NOT_FOUND, &format!("{} not found: {id}", kind.singular())),
     }

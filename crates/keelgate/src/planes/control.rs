@@ -49,7 +49,7 @@ pub struct Doors {
 /// What can be opened at once, or must be dialled.
 pub enum Opening {
     Ready(Arc<dyn Store>),
-    Dial(store::etcd::Config),
+    Dial(Box<store::etcd::Config>),
 }
 
 /// Opens the store; a folder is opened now, an etcd cluster later.
@@ -61,7 +61,7 @@ pub fn open(settings: &StoreSettings) -> anyhow::Result<Opening> {
             Opening::Ready(Arc::new(embedded))
         }
         StoreSettings::Memory => Opening::Ready(Arc::new(store::memory::Memory::new())),
-        StoreSettings::Etcd(etcd) => Opening::Dial(etcd_config(etcd)),
+        StoreSettings::Etcd(etcd) => Opening::Dial(Box::new(etcd_config(etcd))),
     })
 }
 
@@ -93,7 +93,7 @@ impl ControlPlane {
                 let waiting = cancel.clone();
                 tokio::spawn(async move {
                     tokio::select! {
-                        () = dial(config, begin) => {}
+                        () = dial(&config, begin) => {}
                         () = waiting.cancelled() => {}
                     }
                 });
@@ -117,7 +117,7 @@ impl ControlPlane {
 }
 
 /// Tries until the cluster answers.
-async fn dial(config: store::etcd::Config, begin: Begin) {
+async fn dial(config: &store::etcd::Config, begin: Begin) {
     let mut pause = Duration::from_millis(200);
     let mut told = String::new();
     loop {
@@ -285,7 +285,7 @@ pub async fn export_once(settings: &Settings) -> anyhow::Result<serde_json::Valu
     let store = settings.store.as_ref().context("this role has no store")?;
     let store: Arc<dyn Store> = match open(store)? {
         Opening::Ready(store) => store,
-        Opening::Dial(config) => Arc::new(store::etcd::Etcd::open(config).await?),
+        Opening::Dial(config) => Arc::new(store::etcd::Etcd::open(*config).await?),
     };
     let exporter = exporter(settings, export, store)?;
     let status = exporter.now().await;

@@ -25,7 +25,7 @@ use self::{
 use crate::{
     control_api::{self, View},
     server::{Server, Site},
-    settings::{HttpRouter, Listener, Settings, StoreSettings},
+    settings::{Listener, Settings},
 };
 
 /// Everything this process runs.
@@ -53,6 +53,11 @@ enum Door {
 }
 
 impl Door {
+    /// Whether what it serves needs the store.
+    const fn is_control_plane(self) -> bool {
+        matches!(self, Self::Admin | Self::DataPlanes | Self::DataPlanesTls)
+    }
+
     /// The key in `config.yaml` that says where it is.
     const fn key(self) -> &'static str {
         match self {
@@ -130,10 +135,8 @@ impl Planes {
 
     /// The open store, where the new settings want the same one.
     fn kept_store(&self, new: &Settings) -> Option<Arc<dyn store::Store>> {
-        let same = format!("{:?}", self.settings.store) == format!("{:?}", new.store);
         let opened = self.control.as_ref()?.opened()?;
-        let local = !matches!(new.store, Some(StoreSettings::Etcd(_)));
-        (same && local).then(|| opened.store.clone())
+        (self.settings.store == new.store).then(|| opened.store.clone())
     }
 
     fn prepare(&self, settings: Settings, kept: Option<Arc<dyn store::Store>>) -> anyhow::Result<Prepared> {
@@ -142,7 +145,9 @@ impl Planes {
         for (door, listener, site) in self.sites(&settings)? {
             match self.servers.get(&door).filter(|server| server.address() == listener.address) {
                 Some(server) => {
-                    swaps.push((server.clone(), site));
+                    // Until the control plane has begun anew on the same store, it goes on as it is.
+                    let router = if kept.is_some() && door.is_control_plane() { server.router() } else { site.router };
+                    swaps.push((server.clone(), Site { router, tls: site.tls }));
                     servers.insert(door, server.clone());
                 }
                 None => {
@@ -359,9 +364,5 @@ fn prove(settings: &Settings) -> Arc<::control::export::Prove> {
 }
 
 fn router_kind(settings: &Settings) -> router::Kind {
-    match settings.proxy.as_ref().map(|proxy| proxy.router).unwrap_or_default() {
-        HttpRouter::RadixtreeHostUri => router::Kind::HostUri,
-        HttpRouter::RadixtreeUri => router::Kind::Uri,
-        HttpRouter::RadixtreeUriWithParameter => router::Kind::UriWithParameter,
-    }
+    settings.proxy.as_ref().map(|proxy| proxy.router).unwrap_or_default()
 }

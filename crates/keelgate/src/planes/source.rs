@@ -21,9 +21,9 @@ pub fn config(settings: &Settings, resume: Option<Arc<Update>>) -> anyhow::Resul
     let authority = match &wanted.from {
         SourceFrom::Etcd(from) => Authority::ControlPlane { etcd: etcd(settings, from), fallback },
         SourceFrom::Own => {
-            let port = settings.dp_listen.as_ref().map_or(7900, |dp| dp.plain.address.port());
+            let Some(dp_listen) = &settings.dp_listen else { anyhow::bail!("this role serves no data planes") };
             let own = EtcdSettings {
-                hosts: vec![format!("http://127.0.0.1:{port}")],
+                hosts: vec![format!("http://{}", crate::http_client::reachable(dp_listen.plain.address))],
                 prefix: "/apisix".into(),
                 timeout: Duration::from_secs(10),
                 user: None,

@@ -65,17 +65,7 @@ pub struct Address {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Router {
-    pub http: HttpRouter,
-}
-
-/// How routes are found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum HttpRouter {
-    #[default]
-    RadixtreeHostUri,
-    RadixtreeUri,
-    RadixtreeUriWithParameter,
+    pub http: proxy::router::Kind,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -360,8 +350,6 @@ pub struct FallbackCp {
     pub history: History,
     pub guard: GuardFile,
     pub signing: Option<Signing>,
-    /// Seconds between two exports of a backup node. API7's.
-    pub interval: Option<Time>,
     // Read by a data plane.
     pub startup_grace: Option<Time>,
     pub fallback_after: Option<Time>,

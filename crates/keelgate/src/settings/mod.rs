@@ -18,7 +18,7 @@ use std::{
 
 use model::InstanceEnvelope;
 
-pub use file::{AdminRole, HttpRouter, LogLevel, Role};
+pub use file::{AdminRole, LogLevel, Role};
 
 /// Everything this process was told, with defaults filled in and contradictions refused.
 #[derive(Clone, Debug)]
@@ -58,7 +58,7 @@ pub struct Listener {
 }
 
 /// Where resources are kept.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreSettings {
     Embedded {
         dir: PathBuf,
@@ -68,7 +68,7 @@ pub enum StoreSettings {
     Memory,
 }
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct EtcdSettings {
     pub hosts: Vec<String>,
     pub prefix: String,
@@ -162,7 +162,7 @@ pub struct ProxySettings {
     pub tls_listen: Vec<Listener>,
     pub http2: bool,
     pub workers: usize,
-    pub router: HttpRouter,
+    pub router: proxy::router::Kind,
     pub server_tokens: bool,
     pub ssl_protocols: Vec<String>,
     pub ssl_session_tickets: bool,
@@ -247,7 +247,7 @@ pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> R
             None => format!("{shown}: {key}: this key is not used by Keelgate"),
         })
         .collect();
-    let settings = resolve::resolve(file, path, env, &mut warnings).map_err(|problems| {
+    let settings = resolve::resolve(&file, path, env, &mut warnings).map_err(|problems| {
         Unusable(problems.into_iter().map(|problem| problem.at(path, &text)).collect())
     })?;
     Ok(Loaded { settings, warnings })

@@ -32,7 +32,7 @@ type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Fills in defaults; gives every contradiction.
 pub fn resolve(
-    file: File,
+    file: &File,
     path: &Path,
     env: Env<'_>,
     warnings: &mut Vec<String>,
@@ -42,10 +42,10 @@ pub fn resolve(
     let below = |path: &Path| if path.is_absolute() { path.to_owned() } else { home.join(path) };
     let data_dir = file.keelgate.data_dir.as_deref().map_or_else(|| home.join("data"), below);
     let role = file.deployment.role;
-    let provider = provider(&file, &mut problems);
+    let provider = provider(file, &mut problems);
     let etcd =
         file.deployment.etcd.as_ref().map(|etcd| etcd_settings(etcd, &file.apisix, &below, &mut problems));
-    let own_store = matches!((role, provider), (Role::Traditional | Role::ControlPlane, Provider::Embedded));
+    let own_store = role != Role::DataPlane && provider != Provider::Etcd;
     let etcd_or_default = || {
         etcd.clone().unwrap_or_else(|| etcd_settings(&Etcd::default(), &file.apisix, &below, &mut Vec::new()))
     };
@@ -63,27 +63,29 @@ pub fn resolve(
     // planes of its own unless told to.
     let serves_data_planes = role == Role::ControlPlane || own_store || file.keelgate.dp_listen.is_some();
     let dp_listen =
-        (role != Role::DataPlane && serves_data_planes).then(|| dp_listen(&file, &below, &mut problems));
+        (role != Role::DataPlane && serves_data_planes).then(|| dp_listen(file, &below, &mut problems));
 
     let dp_fallback = file.deployment.fallback_cp.as_ref().or(file.fallback_cp.as_ref());
     let cp_fallback = file.fallback_cp.as_ref().or(file.deployment.fallback_cp.as_ref());
     let backup_node = role == Role::DataPlane && dp_fallback.is_some_and(|f| f.mode == FallbackMode::Write);
     let export = match role {
         Role::Traditional | Role::ControlPlane if own_store || role == Role::ControlPlane => cp_fallback,
-        Role::DataPlane if backup_node => dp_fallback,
         _ => None,
     }
-    .map(|fallback| export(fallback, backup_node, &below, &mut problems));
+    .map(|fallback| export(fallback, &below, &mut problems));
+    if backup_node {
+        let text = "a data plane does not write backups yet: leave it to the control plane's `fallback_cp`";
+        problems.push(Problem::new("deployment.fallback_cp.mode", text));
+    }
 
-    let source = source(&file, role, provider, dp_fallback, &home, etcd_or_default, &mut problems);
-    let proxied = role != Role::ControlPlane && !backup_node;
-    let proxy = proxied.then(|| proxy(&file, &below, env, &mut problems));
+    let source = source(file, role, provider, dp_fallback, &home, etcd_or_default, &mut problems);
+    let proxy = (role != Role::ControlPlane).then(|| proxy(file, &below, env, &mut problems));
 
     let settings = Settings {
         file: path.to_owned(),
         data_dir,
         role,
-        group: group(&file, env),
+        group: group(file, env),
         store,
         admin,
         dp_listen,
@@ -93,7 +95,7 @@ pub fn resolve(
         control_api: file.apisix.enable_control.then(|| address(file.apisix.control, LOCAL, 9090)),
         status: Some(address(file.apisix.status, LOCAL, 7085)),
         prometheus: prometheus(&file.plugin_attr, &mut problems),
-        instance: Arc::new(InstanceEnvelope { config: instance(&file, &mut problems) }),
+        instance: Arc::new(InstanceEnvelope { config: instance(file, &mut problems) }),
         plugins: file.plugins.clone(),
         log_level: file.nginx_config.error_log_level.unwrap_or(LogLevel::Warn),
         error_log: below(Path::new(file.nginx_config.error_log.as_deref().unwrap_or("logs/error.log"))),
@@ -252,7 +254,8 @@ fn dp_listen(file: &File, below: Below<'_>, problems: &mut Vec<Problem>) -> DpLi
     let ip = given.ip.unwrap_or(ANY);
     let plain = Listener {
         address: SocketAddr::new(ip, given.port.unwrap_or(7900)),
-        explicit: file.deployment.role == Role::ControlPlane || file.keelgate.dp_listen.is_some(),
+        // Without it nothing is served: it is not a default to give up.
+        explicit: true,
     };
     let tls = match (&given.cert, &given.key) {
         (Some(cert), Some(key)) => {
@@ -306,15 +309,8 @@ fn checked_backends(
     backends
 }
 
-fn export(
-    fallback: &FallbackCp,
-    backup_node: bool,
-    below: Below<'_>,
-    problems: &mut Vec<Problem>,
-) -> ExportSettings {
-    let every = fallback.interval.map(|interval| format!("@every {}s", interval.0.as_secs().max(1)));
-    let cron_spec =
-        fallback.cron_spec.clone().or(every.filter(|_| backup_node)).or_else(|| Some("@every 1m".into()));
+fn export(fallback: &FallbackCp, below: Below<'_>, problems: &mut Vec<Problem>) -> ExportSettings {
+    let cron_spec = fallback.cron_spec.clone().or_else(|| Some("@every 1m".into()));
     if let Some(Err(error)) = cron_spec.as_deref().map(control::export::CronSpec::parse) {
         problems.push(Problem::new("fallback_cp.cron_spec", error.to_string()));
     }
