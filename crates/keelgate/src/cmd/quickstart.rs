@@ -222,8 +222,8 @@ fn introduce(nodes: &Nodes, running: &Running, dir: &Path) {
         "\
 Keelgate is up.
 
-  control plane    pid {cp:<8} Admin API and console http://{ADMIN}   config {cp_file}
-  data plane       pid {dp:<8} proxy http://{PROXY}                   config {dp_file}
+  control plane    pid {cp:<8} Admin API http://{ADMIN}, console http://{ADMIN}/ui/   config {cp_file}
+  data plane       pid {dp:<8} proxy http://{PROXY}   config {dp_file}
   sample upstream  pid {up:<8} http://{UPSTREAM}
   backups          {dir}/backup
 

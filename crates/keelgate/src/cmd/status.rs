@@ -87,8 +87,25 @@ fn lines(view: &Value) -> Vec<String> {
         let name = format!("{}/{}", text(&rejected["kind"]), text(&rejected["id"]));
         line("rejected", format!("{name}: {}{stale}", text(&rejected["reason"])));
     }
-    if view["backup"].is_object() {
-        line("backup", view["backup"].to_string());
+    for backend in view["backup"]["backends"].as_array().into_iter().flatten() {
+        line("backup", backup(backend));
     }
     lines
+}
+
+/// One back end of the backup in words.
+fn backup(backend: &Value) -> String {
+    let text = |field: &str| backend[field].as_str().map(str::to_owned);
+    let name = text("name").unwrap_or_default();
+    if let Some(reason) = backend["held"]["reason"].as_str() {
+        return format!("{name}: held: {reason}; release with `keelgate config accept`");
+    }
+    let state = match (text("last_error"), text("problem"), backend["verified"].as_bool()) {
+        (Some(error), ..) => format!("failing: {error}"),
+        (None, Some(problem), _) => format!("not verified: {problem}"),
+        (None, None, Some(true)) => "verified".to_owned(),
+        (None, None, _) => "not verified yet".to_owned(),
+    };
+    let at = text("last_success").map_or("never".to_owned(), |at| at);
+    format!("{name}: backup {}, revision {}, {state}, last confirmed {at}", backend["sequence"], backend["revision"])
 }

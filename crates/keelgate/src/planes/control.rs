@@ -154,7 +154,7 @@ impl Begin {
         let mirror = Mirror::start(store.clone());
         let instances = Arc::new(Instances::default());
         if let Some(door) = &self.doors.admin {
-            door.reroute(admin_router(settings, store.clone())?);
+            door.reroute(admin_router(settings, store.clone())?.merge(control::console::router()));
         }
         for door in [&self.doors.dp, &self.doors.dp_tls].into_iter().flatten() {
             let config = control::etcd::Config {
