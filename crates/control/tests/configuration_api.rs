@@ -61,13 +61,14 @@ fn etcdctl(address: SocketAddr, args: &[&str]) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn etcdctl_reads_in_the_order_of_keys() {
     let store = Arc::new(Memory::new());
-    for key in ["upstreams/1", "consumers/jack", "consumers/jack/credentials/a", "consumers/jack2", "routes/1"] {
+    for key in
+        ["upstreams/1", "consumers/jack", "consumers/jack/credentials/a", "consumers/jack2", "routes/1"]
+    {
         store.commit(Commit::put(key.parse().unwrap(), "{}")).await.unwrap();
     }
     let address = serve(store.clone(), Access::ReadOnly).await;
-    let all = tokio::task::spawn_blocking(move || {
-        etcdctl(address, &["get", "--prefix", "/apisix", "--keys-only"])
-    });
+    let all =
+        tokio::task::spawn_blocking(move || etcdctl(address, &["get", "--prefix", "/apisix", "--keys-only"]));
     let all = all.await.unwrap();
     let keys: Vec<&str> = all.lines().filter(|line| !line.is_empty()).collect();
     let mut sorted = keys.clone();
@@ -94,7 +95,8 @@ async fn a_paged_read_stays_at_its_revision() {
     let reader = Etcd::open_reader(client(address)).await.unwrap();
     let revision = reader.snapshot().await.unwrap().revision;
     store.commit(Commit::delete(route("9"))).await.unwrap();
-    let page = post(address, "/v3/kv/range", &range(b"/apisix/routes/5", b"/apisix/routes0", 2, revision)).await;
+    let page =
+        post(address, "/v3/kv/range", &range(b"/apisix/routes/5", b"/apisix/routes0", 2, revision)).await;
     assert_eq!((page["count"].as_str(), page["more"].as_bool()), (Some("5"), Some(true)), "{page}");
     assert_eq!(page["kvs"].as_array().unwrap().len(), 2);
 }
@@ -107,7 +109,8 @@ fn range(key: &[u8], end: &[u8], limit: u32, revision: u64) -> Value {
 async fn post(address: SocketAddr, path: &str, body: &Value) -> Value {
     let url = format!("http://{address}{path}");
     let headers = [("content-type", "application/json")];
-    let response = testkit::http::request(http::Method::POST, &url, &headers, body.to_string()).await.unwrap();
+    let response =
+        testkit::http::request(http::Method::POST, &url, &headers, body.to_string()).await.unwrap();
     serde_json::from_slice(&response.body).unwrap_or_else(|_| panic!("{path}: {}", response.text()))
 }
 

@@ -78,7 +78,8 @@ mod tests {
 
     #[test]
     fn kinds_of_a_newer_writer_are_passed_over() {
-        let part = r#"{"bucket":"b","key":"k","sha256":"","size":1,"plain_size":1,"counts":{"routes":2,"moons":1}}"#;
+        let part =
+            r#"{"bucket":"b","key":"k","sha256":"","size":1,"plain_size":1,"counts":{"routes":2,"moons":1}}"#;
         let part: Part = serde_json::from_str(part).unwrap();
         assert_eq!(part.counts, BTreeMap::from([(Kind::Routes, 2)]));
     }

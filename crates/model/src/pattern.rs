@@ -53,7 +53,7 @@ enum Place {
 
 /// What PCRE reads otherwise than our engines: inside `[…]` an opening bracket, `&&`, `--` and `~~` are plain
 /// characters, and so is a closing bracket in the first place; `\%` and the like are the character itself.
-fn translate(pattern: &str) -> String {
+pub fn translate(pattern: &str) -> String {
     let mut out = String::with_capacity(pattern.len() + 8);
     let mut chars = pattern.chars().peekable();
     let mut place = Place::Outside;

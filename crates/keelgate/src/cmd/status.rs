@@ -107,5 +107,8 @@ fn backup(backend: &Value) -> String {
         (None, None, _) => "not verified yet".to_owned(),
     };
     let at = text("last_success").map_or("never".to_owned(), |at| at);
-    format!("{name}: backup {}, revision {}, {state}, last confirmed {at}", backend["sequence"], backend["revision"])
+    format!(
+        "{name}: backup {}, revision {}, {state}, last confirmed {at}",
+        backend["sequence"], backend["revision"]
+    )
 }

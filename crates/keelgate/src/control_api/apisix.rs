@@ -25,8 +25,9 @@ pub fn router(view: Arc<View>) -> Router {
     let mut router = Router::new();
     for (kind, many, one) in SHOWN {
         let list = move |State(view): State<Arc<View>>| async move { list(&view, kind) };
-        let show =
-            move |State(view): State<Arc<View>>, Path(id): Path<String>| async move { show(&view, kind, &id) };
+        let show = move |State(view): State<Arc<View>>, Path(id): Path<String>| async move {
+            show(&view, kind, &id)
+        };
         router =
             router.route(&format!("/v1/{many}"), get(list)).route(&format!("/v1/{one}/{{id}}"), get(show));
     }

@@ -146,7 +146,8 @@ impl Planes {
             match self.servers.get(&door).filter(|server| server.address() == listener.address) {
                 Some(server) => {
                     // Until the control plane has begun anew on the same store, it goes on as it is.
-                    let router = if kept.is_some() && door.is_control_plane() { server.router() } else { site.router };
+                    let router =
+                        if kept.is_some() && door.is_control_plane() { server.router() } else { site.router };
                     swaps.push((server.clone(), Site { router, tls: site.tls }));
                     servers.insert(door, server.clone());
                 }
@@ -247,8 +248,9 @@ impl Planes {
             None => Arc::new(DataPlane::new(settings)?),
         };
         if let Some(folder) = proxy.access_log.as_deref().and_then(Path::parent) {
-            fs::create_dir_all(folder)
-                .with_context(|| format!("nginx_config.http.access_log: {} can't be made", folder.display()))?;
+            fs::create_dir_all(folder).with_context(|| {
+                format!("nginx_config.http.access_log: {} can't be made", folder.display())
+            })?;
         }
         let config = source::engine_config(proxy)?;
         match &mut self.engine {

@@ -21,7 +21,9 @@ pub fn config(settings: &Settings, resume: Option<Arc<Update>>) -> anyhow::Resul
     let authority = match &wanted.from {
         SourceFrom::Etcd(from) => Authority::ControlPlane { etcd: etcd(settings, from), fallback },
         SourceFrom::Own => {
-            let Some(dp_listen) = &settings.dp_listen else { anyhow::bail!("this role serves no data planes") };
+            let Some(dp_listen) = &settings.dp_listen else {
+                anyhow::bail!("this role serves no data planes")
+            };
             let own = EtcdSettings {
                 hosts: vec![format!("http://{}", crate::http_client::reachable(dp_listen.plain.address))],
                 prefix: "/apisix".into(),
