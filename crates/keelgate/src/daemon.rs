@@ -41,7 +41,8 @@ impl Daemon {
         let text = fs::read_to_string(&self.pid_file).ok()?;
         let pid = Pid::from_raw(text.trim().parse().ok().filter(|pid| *pid > 0)?);
         // A process of another user is alive too.
-        matches!(kill(pid, None), Ok(()) | Err(Errno::EPERM)).then_some(pid).filter(|pid| is_ours(*pid))
+        let there = matches!(kill(pid, None), Ok(()) | Err(Errno::EPERM));
+        (there && !is_dead(pid) && is_ours(pid)).then_some(pid)
     }
 
     fn required(&self) -> anyhow::Result<Pid> {
@@ -101,6 +102,13 @@ impl Daemon {
             Some(error) => bail!("the running process keeps its settings: {error}"),
         }
     }
+}
+
+/// A process that ended and was not yet collected by its parent can still be signalled.
+fn is_dead(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The state follows the name, which may itself hold anything but ends with the last parenthesis.
+    stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['Z', 'X']))
 }
 
 /// A pid file may outlive its process, and the number be given to another.
