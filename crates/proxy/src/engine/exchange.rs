@@ -118,6 +118,7 @@ impl Exchange {
                 StatusCode::GATEWAY_TIMEOUT
             }
             h1::Error::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            h1::Error::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             h1::Error::RequestBody => return Err(error),
         };
         let node = self.ctx.node().map(|node| &*node.label);
@@ -167,6 +168,9 @@ impl Exchange {
     fn gateway_headers(&mut self) {
         let config = self.client.worker.config();
         let headers = &mut self.ctx.response.headers;
+        for (name, value) in &self.ctx.preset {
+            headers.append(name, value.clone());
+        }
         if let Some(server) = &config.server {
             headers.insert(header::SERVER, server.clone());
         }

@@ -42,11 +42,19 @@ use worker::{Command, Orders};
 pub type PlanCell = Arc<ArcSwap<Plan>>;
 
 /// What the engine shares with the rest of the process.
-#[derive(Default)]
 pub struct Shared {
     pub plan: PlanCell,
     pub metrics: Metrics,
-    pub status: Status,
+    pub status: Arc<Status>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        let (metrics, status) = (Metrics::default(), Arc::<Status>::default());
+        let told = Arc::clone(&status);
+        metrics.register(move |writer| told.write_metrics(writer));
+        Self { plan: PlanCell::default(), metrics, status }
+    }
 }
 
 /// Workers that serve.

@@ -1,6 +1,6 @@
 //! Deadlines of one worker's connections, coarse and nearly free.
 //!
-//! The rule to know: a timer belongs to a connection, not to a request, and arming it is a store. One task per worker
+//! The rule to know: a timer belongs to a connection, or to a body that streams, and arming it is a store. One task per worker
 //! looks at all of them when the earliest deadline it knows of has come; most have been moved on by then.
 
 use std::{
@@ -19,6 +19,8 @@ const GRAIN: Duration = Duration::from_millis(20);
 #[derive(Default)]
 pub struct Timers {
     all: RefCell<Vec<Weak<Inner>>>,
+    /// So many of `all` are still there, as far as was last counted.
+    alive: Cell<usize>,
     /// When [`Timers::run`] looks next.
     next: Cell<Option<Instant>>,
     sooner: Notify,
@@ -41,8 +43,15 @@ struct Inner {
 impl Timers {
     /// A timer that is not armed.
     pub fn timer(self: &Rc<Self>) -> Timer {
+        const FEW: usize = 1024;
         let inner = Rc::new(Inner::default());
-        self.all.borrow_mut().push(Rc::downgrade(&inner));
+        let mut all = self.all.borrow_mut();
+        if all.len() > FEW.max(self.alive.get() * 2) {
+            all.retain(|weak| weak.strong_count() > 0);
+            self.alive.set(all.len());
+        }
+        all.push(Rc::downgrade(&inner));
+        drop(all);
         Timer { inner, timers: Rc::clone(self) }
     }
 
@@ -80,6 +89,7 @@ impl Timers {
             }
             true
         });
+        self.alive.set(self.all.borrow().len());
         self.next.set(next.map(|next| next.max(now + GRAIN)));
         for inner in fired {
             inner.deadline.set(None);

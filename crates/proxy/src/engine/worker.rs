@@ -108,7 +108,7 @@ impl Worker {
         self.leaving.get() == Leaving::Over
     }
 
-    /// Drops dead and old connections, and hands over log lines, now and then.
+    /// Drops dead and old connections and plans, and hands over log lines, now and then.
     async fn sweep(&self) {
         /// nginx's `flush=3`.
         const EVERY: Duration = Duration::from_secs(3);
@@ -116,6 +116,7 @@ impl Worker {
             tokio::time::sleep(EVERY).await;
             self.pool.borrow_mut().sweep(Instant::now(), h1::Connection::is_usable);
             self.log.borrow_mut().flush();
+            drop(self.plan());
         }
     }
 }

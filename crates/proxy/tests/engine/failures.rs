@@ -54,9 +54,19 @@ async fn a_connection_that_died_idle_costs_no_request() {
     let gateway = Gateway::to(&upstream.node());
     let mut client = Client::connect(&gateway.url("/")).await.unwrap();
     for round in 0..20 {
-        let method = if round % 2 == 0 { Method::GET } else { Method::POST };
-        assert_eq!(client.send(method, "/get", &[], "x").await.unwrap().status, 200, "{round}");
+        assert_eq!(client.get("/get").await.unwrap().status, 200, "{round}");
         upstream.restart();
+    }
+    // What is not idempotent is not sent twice, so it must not be sent into a closed connection once.
+    for round in 0..20 {
+        let posted = client.send(Method::POST, "/anything", &[], "x").await.unwrap();
+        assert_eq!(posted.status, 200, "{round}");
+        upstream.restart();
+        eventually(SOON, "the connection to be closed", async || match upstream.open() {
+            0 => Ok(()),
+            open => Err(open),
+        })
+        .await;
     }
 }
 
@@ -185,11 +195,14 @@ fn a_client_that_dawdles_is_let_go() {
         config.timeouts.keepalive = Duration::from_millis(200);
     });
     let started = std::time::Instant::now();
-    for start in ["", "GET / HTT", "POST /anything HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab"] {
+    for start in ["", "GET / HTT"] {
         let mut wire = gateway.wire();
         wire.say(start);
         assert_eq!(wire.rest(), "", "{start:?}");
     }
+    let mut wire = gateway.wire();
+    wire.say("POST /anything HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab");
+    assert!(wire.rest().starts_with("HTTP/1.1 408 Request Timeout"));
     let mut wire = gateway.wire();
     wire.say("GET /get HTTP/1.1\r\nHost: a\r\n\r\n");
     assert!(wire.rest().starts_with("HTTP/1.1 200"));

@@ -35,10 +35,9 @@ impl Exchange {
             .map_err(|_| StatusCode::BAD_REQUEST)?;
         (head.version, head.scheme) = (parts.version, client.scheme);
         let config = client.worker.config();
-        let pace =
-            (parts.version < Version::HTTP_2).then(|| (client.timer.clone(), config.timeouts.client_body));
-        let body = RequestBody::new(incoming, config.limits.body, pace);
-        drop(config);
+        let worker = &client.worker;
+        let body =
+            RequestBody::new(incoming, config.limits.body, &worker.timers, config.timeouts.client_body);
         let mut ctx = Ctx::new(client.worker.plan(), head, client.peer, client.local);
         ctx.sni.clone_from(&client.sni);
         let timeouts = upstream::Timeouts::default();

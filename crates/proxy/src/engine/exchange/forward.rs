@@ -151,7 +151,10 @@ impl Exchange {
                 let written = self.link.as_ref().is_some_and(|link| link.connection.has_written());
                 (is_idempotent(&self.ctx.request.method) || !written) && self.body.rewind()
             }
-            h1::Error::Malformed(_) | h1::Error::RequestBody | h1::Error::TooLarge => false,
+            h1::Error::Malformed(_)
+            | h1::Error::RequestBody
+            | h1::Error::BodyTimeout
+            | h1::Error::TooLarge => false,
         }
     }
 

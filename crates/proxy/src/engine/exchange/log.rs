@@ -7,8 +7,7 @@ use http::{HeaderMap, StatusCode};
 use super::{super::tunnel::Tunnel, Body, Exchange, Link};
 use crate::{
     chain,
-    ctx::CountBy,
-    metrics::{Labels, Sample},
+    metrics::{Counting, Sample},
 };
 
 /// nginx's status for a client that went away before it was answered.
@@ -58,8 +57,8 @@ impl Exchange {
         transfer.received = request + self.body.received;
         transfer.sent = head_size(&self.ctx.response.headers) + 64 + transfer.body_sent;
         chain::log(&self.ctx);
-        if let Some(by) = self.ctx.counted() {
-            self.count(by);
+        if let Some(how) = self.ctx.counted() {
+            self.count(how);
         }
         if let Some(format) = log {
             worker.log.borrow_mut().write(&format, &self.ctx);
@@ -67,27 +66,12 @@ impl Exchange {
     }
 
     /// Counts the request in the metrics of its route.
-    fn count(&self, by: CountBy) {
+    fn count(&self, how: Counting) {
         let ctx = &self.ctx;
-        let called = |id: Option<_>, name: Option<_>| match by {
-            CountBy::Name => name.or(id).unwrap_or(""),
-            CountBy::Id => id.unwrap_or(""),
-        };
-        let attempt = ctx.attempts.last();
-        let answered = attempt.is_some_and(|attempt| attempt.status.is_some());
-        let labels = Labels {
-            code: ctx.response.status.as_u16(),
-            route: called(ctx.route_id(), ctx.route_name()),
-            service: called(ctx.service_id(), ctx.service_name()),
-            matched_uri: ctx.matched_uri().unwrap_or(""),
-            matched_host: ctx.matched_host().unwrap_or(""),
-            consumer: ctx.consumer.as_ref().map_or("", |consumer| &*consumer.name),
-            node: attempt.map_or("", |attempt| &*attempt.node.host),
-            source: if answered { "upstream" } else { "apisix" },
-        };
+        let labels = how.labels(ctx);
         let sample = Sample {
             request: ctx.started.elapsed(),
-            upstream: attempt.and_then(|attempt| attempt.finished),
+            upstream: ctx.attempts.last().and_then(|attempt| attempt.finished),
             ingress: ctx.transfer.received,
             egress: ctx.transfer.sent,
         };

@@ -57,6 +57,9 @@ pub enum Error {
     /// The client's body failed, not the upstream.
     #[error("the request body broke off")]
     RequestBody,
+    /// The client stopped sending its body.
+    #[error("the client did not send its request body in time")]
+    BodyTimeout,
     /// The client's body is longer than allowed.
     #[error("the request body is too large")]
     TooLarge,

@@ -4,17 +4,21 @@ use std::{
     collections::VecDeque,
     io::{self, IoSlice, Write as _},
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
 use bytes::{Buf as _, Bytes};
 use http::HeaderMap;
-use http_body::Body as _;
+use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
 use tokio::io::AsyncWrite;
 
-use super::{super::timer::Timer, Error, Stream};
+use super::{
+    super::timer::{Timer, Timers},
+    Error, Stream,
+};
 
 /// So much of a body is kept to be sent again to another node.
 const KEPT: usize = 64 * 1024;
@@ -31,7 +35,7 @@ pub struct RequestBody {
     given: usize,
     /// Whether `kept` is all that was taken.
     whole: bool,
-    /// The client's timer, and how long it may be silent.
+    /// How long the client may be silent.
     pace: Option<(Timer, Duration)>,
     /// Bytes taken from the client.
     pub received: u64,
@@ -52,8 +56,12 @@ enum Next {
 
 impl RequestBody {
     /// A body of at most `limit` bytes; zero: of any length.
-    pub fn new(body: Incoming, limit: u64, pace: Option<(Timer, Duration)>) -> Self {
-        let source = if body.is_end_stream() { Source::Empty } else { Source::Stream(body) };
+    /// The client must not be silent for longer than `silence`.
+    pub fn new(body: Incoming, limit: u64, timers: &Rc<Timers>, silence: Duration) -> Self {
+        if body.is_end_stream() {
+            return Self::from(Source::Empty, u64::MAX);
+        }
+        let (source, pace) = (Source::Stream(body), Some((timers.timer(), silence)));
         Self { pace, ..Self::from(source, if limit == 0 { u64::MAX } else { limit }) }
     }
 
@@ -104,7 +112,7 @@ impl RequestBody {
         let data = match &mut self.source {
             Source::Empty => return Poll::Ready(Ok(Next::End)),
             Source::Whole(body) => std::mem::take(body),
-            Source::Stream(body) => match ready!(paced(self.pace.as_ref(), Pin::new(body).poll_frame(cx))) {
+            Source::Stream(body) => match ready!(paced(self.pace.as_ref(), cx, Pin::new(body)))? {
                 None => {
                     self.source = Source::Empty;
                     return Poll::Ready(Ok(Next::End));
@@ -144,16 +152,23 @@ impl RequestBody {
     }
 }
 
-/// Keeps the client's timer while the client is waited for.
-fn paced<T>(pace: Option<&(Timer, Duration)>, poll: Poll<T>) -> Poll<T> {
+/// The next frame, unless the client is silent for too long.
+fn paced(
+    pace: Option<&(Timer, Duration)>,
+    cx: &mut Context<'_>,
+    body: Pin<&mut Incoming>,
+) -> Poll<Result<Option<Result<Frame<Bytes>, hyper::Error>>, Error>> {
+    let poll = body.poll_frame(cx);
     if let Some((timer, silence)) = pace {
         if poll.is_ready() {
             timer.disarm();
+        } else if timer.poll_fired(cx) {
+            return Poll::Ready(Err(Error::BodyTimeout));
         } else if !timer.is_armed() {
             timer.arm(Instant::now(), *silence);
         }
     }
-    poll
+    poll.map(Ok)
 }
 
 /// What is being written on a connection. Its buffer stays with the connection.
