@@ -16,12 +16,17 @@ use crate::{
     ctx::Attempt,
     engine::{h1, io, reply},
     plugin::Flow,
-    upstream::{Node, Upstream, pool},
+    upstream::{Node, Scheme, Upstream, pool},
 };
 
 impl Exchange {
     /// Sends the request to nodes of `upstream` until one answers.
     pub(super) async fn forward(&mut self, upstream: &Upstream) -> Result<Answer, h1::Error> {
+        if matches!(upstream.scheme, Scheme::Grpc | Scheme::Grpcs) {
+            // HTTP/2 towards upstreams goes here: beside `h1`, one connection for many exchanges.
+            tracing::warn!(upstream = &*upstream.name, "gRPC upstreams are not spoken to yet");
+            return Ok(self.own(reply::error(StatusCode::BAD_GATEWAY)));
+        }
         let timeouts = self.ctx.timeouts();
         self.limits = h1::Limits { send: timeouts.send, read: timeouts.read };
         self.upgrade = self.wants_upgrade();
