@@ -4,7 +4,6 @@
 
 use std::collections::{HashMap, HashSet};
 
-use fancy_regex::Regex;
 use http::{
     HeaderName, HeaderValue, Method, StatusCode,
     header::{
@@ -13,6 +12,7 @@ use http::{
         ACCESS_CONTROL_REQUEST_HEADERS, ORIGIN, VARY,
     },
 };
+use model::pattern::Pattern;
 use proxy::{
     ctx::Ctx,
     plugin::{Env, Flow, Hooks, Phase, Plugin, Reply, Step},
@@ -42,11 +42,11 @@ pub struct Conf {
 
 pub struct Cors {
     origins: Origins,
-    origins_by_regex: Option<Regex>,
+    origins_by_regex: Option<Pattern>,
     /// The origins of the metadata entries that are named; none where none is named.
     origins_by_metadata: Option<Vec<Origins>>,
     timing: Option<Origins>,
-    timing_by_regex: Option<Regex>,
+    timing_by_regex: Option<Pattern>,
     methods: HeaderValue,
     /// None: those the browser asks for.
     headers: Option<HeaderValue>,
@@ -177,12 +177,12 @@ fn header_value(text: &str) -> Result<HeaderValue, String> {
 }
 
 /// One expression for all rules; each must be one by itself.
-fn regex(rules: Option<&[String]>) -> Result<Option<Regex>, String> {
+fn regex(rules: Option<&[String]>) -> Result<Option<Pattern>, String> {
     let Some(rules) = rules else { return Ok(None) };
     for rule in rules {
-        Regex::new(rule).map_err(|error| error.to_string())?;
+        Pattern::new(rule)?;
     }
-    Regex::new(&rules.join("|")).map(Some).map_err(|error| error.to_string())
+    Pattern::new(&rules.join("|")).map(Some)
 }
 
 /// The entries of the plugin metadata that are there.
@@ -228,8 +228,8 @@ impl Cors {
     }
 }
 
-fn matching<'a>(regex: &Regex, origin: Option<&'a str>) -> Option<&'a str> {
-    origin.filter(|origin| regex.is_match(origin).unwrap_or(false))
+fn matching<'a>(regex: &Pattern, origin: Option<&'a str>) -> Option<&'a str> {
+    origin.filter(|origin| regex.is_match(origin))
 }
 
 impl Hooks for Cors {
@@ -271,3 +271,6 @@ impl Hooks for Cors {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

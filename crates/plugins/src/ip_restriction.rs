@@ -84,3 +84,6 @@ impl Hooks for IpRestriction {
         if blocked { Reply::message(self.status, &self.message).into() } else { Flow::Next.into() }
     }
 }
+
+#[cfg(test)]
+mod tests;

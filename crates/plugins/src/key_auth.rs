@@ -12,7 +12,7 @@ use proxy::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::shared::query;
+use crate::shared::query::{self, Arg};
 
 #[derive(Debug, Deserialize)]
 pub struct Conf {
@@ -25,8 +25,16 @@ pub struct Conf {
 
 pub struct KeyAuth {
     conf: Conf,
-    header: HeaderName,
+    /// None where its name is none of a header's: no request has it.
+    header: Option<HeaderName>,
     challenge: HeaderValue,
+}
+
+/// Where a request has its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    InHeader,
+    InQuery,
 }
 
 impl Plugin for KeyAuth {
@@ -59,8 +67,7 @@ impl Plugin for KeyAuth {
     }
 
     fn new(conf: Conf, _: &Env<'_>) -> Result<Self, String> {
-        let header = HeaderName::from_bytes(conf.header.as_bytes())
-            .map_err(|_| format!("`{}` is not the name of a header", conf.header))?;
+        let header = HeaderName::from_bytes(conf.header.as_bytes()).ok();
         let challenge = HeaderValue::from_str(&format!("apikey realm=\"{}\"", conf.realm))
             .map_err(|_| format!("`{}` can't be a realm", conf.realm))?;
         Ok(Self { conf, header, challenge })
@@ -77,13 +84,17 @@ fn consumer_schema() -> Value {
 }
 
 impl KeyAuth {
-    fn authenticate(&self, ctx: &Ctx) -> Result<Arc<Consumer>, &'static str> {
-        let from_header = ctx.request.headers.get(&self.header).and_then(|value| value.to_str().ok());
-        let key = match from_header {
-            Some(key) => key.into(),
-            None => query::arg(&ctx.request, &self.conf.query).ok_or("Missing API key in request")?,
+    /// Who sent the request, by the key in it. One that is there, but not as one text, is nobody's.
+    fn authenticate(&self, ctx: &Ctx) -> Result<(Arc<Consumer>, Found), &'static str> {
+        const INVALID: &str = "Invalid API key in request";
+        let header = self.header.as_ref().and_then(|name| ctx.request.headers.get(name));
+        let (key, found) = match (header, query::arg(&ctx.request, &self.conf.query)) {
+            (Some(value), _) => (String::from_utf8_lossy(value.as_bytes()), Found::InHeader),
+            (None, Arg::One(key)) => (key, Found::InQuery),
+            (None, Arg::Other) => return Err(INVALID),
+            (None, Arg::Absent) => return Err("Missing API key in request"),
         };
-        ctx.find_consumer(Self::NAME, &key).ok_or("Invalid API key in request")
+        ctx.find_consumer(Self::NAME, &key).map(|consumer| (consumer, found)).ok_or(INVALID)
     }
 
     fn refuse(&self, message: &str) -> Step<'static> {
@@ -92,29 +103,41 @@ impl KeyAuth {
         reply.into()
     }
 
-    fn hide(&self, ctx: &mut Ctx) {
-        ctx.request.headers.remove(&self.header);
-        query::remove_arg(&mut ctx.request, &self.conf.query);
+    /// Keeps the key from the upstream, wherever it is one.
+    fn hide(&self, ctx: &mut Ctx, places: &[Found]) {
+        if !self.conf.hide_credentials {
+            return;
+        }
+        if let Some(name) = self.header.as_ref().filter(|_| places.contains(&Found::InHeader)) {
+            ctx.request.headers.remove(name);
+        }
+        if places.contains(&Found::InQuery) {
+            query::remove_arg(&mut ctx.request, &self.conf.query);
+        }
     }
 }
 
 impl Hooks for KeyAuth {
     fn rewrite<'a>(&'a self, ctx: &'a mut Ctx) -> Step<'a> {
         let consumer = match (self.authenticate(ctx), &self.conf.anonymous_consumer) {
-            (Ok(consumer), _) => consumer,
+            (Ok((consumer, found)), _) => {
+                self.hide(ctx, &[found]);
+                consumer
+            }
             (Err(message), None) => return self.refuse(message),
-            (Err(_), Some(anonymous)) => match ctx.consumer_named(anonymous) {
-                Some(consumer) => consumer,
-                None => {
+            (Err(_), Some(anonymous)) => {
+                self.hide(ctx, &[Found::InHeader, Found::InQuery]);
+                let Some(consumer) = ctx.consumer_named(anonymous) else {
                     tracing::error!(consumer = anonymous, "key-auth: the anonymous consumer does not exist");
                     return self.refuse("Invalid user authorization");
-                }
-            },
+                };
+                consumer
+            }
         };
-        if self.conf.hide_credentials {
-            self.hide(ctx);
-        }
         ctx.attach_consumer(consumer);
         Flow::Next.into()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,9 +6,17 @@
 mod cors;
 mod ip_restriction;
 mod key_auth;
+mod limit_count;
+mod prometheus;
+mod proxy_rewrite;
 mod redirect;
 mod request_id;
+mod response_rewrite;
 mod shared;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 use proxy::plugin::Spec;
 
@@ -18,18 +26,9 @@ pub const ALL: &[Spec] = &[
     Spec::of::<cors::Cors>(),
     Spec::of::<ip_restriction::IpRestriction>(),
     Spec::of::<key_auth::KeyAuth>(),
+    Spec::of::<proxy_rewrite::ProxyRewrite>(),
+    Spec::of::<limit_count::LimitCount>(),
     Spec::of::<redirect::Redirect>(),
+    Spec::of::<response_rewrite::ResponseRewrite>(),
+    Spec::of::<prometheus::Prometheus>(),
 ];
-
-#[cfg(test)]
-mod tests {
-    use super::ALL;
-
-    #[test]
-    fn the_list_is_sorted_and_names_are_unique() {
-        for pair in ALL.windows(2) {
-            assert!(pair[0].facts.priority >= pair[1].facts.priority, "{}", pair[1].facts.name);
-            assert_ne!(pair[0].facts.name, pair[1].facts.name);
-        }
-    }
-}

@@ -2,34 +2,16 @@
 //!
 //! Behaviour: <https://apisix.apache.org/docs/apisix/plugins/redirect/>.
 
-use fancy_regex::Regex;
-use http::{HeaderValue, Method, StatusCode, header::LOCATION};
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use http::{Method, StatusCode, header::LOCATION};
 use proxy::{
     ctx::Ctx,
     plugin::{Env, Flow, Hooks, Phase, Plugin, Reply, Step},
-    vars::Template,
+    vars::Var,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::shared::substitution::Substitution;
-
-/// What nginx encodes in a URI.
-const UNSAFE: &AsciiSet = &CONTROLS
-    .add(b' ')
-    .add(b'"')
-    .add(b'#')
-    .add(b'%')
-    .add(b'<')
-    .add(b'>')
-    .add(b'?')
-    .add(b'\\')
-    .add(b'^')
-    .add(b'`')
-    .add(b'{')
-    .add(b'|')
-    .add(b'}');
+use crate::shared::{escape, header, is_reference, substitution::Substitution};
 
 #[derive(Debug, Deserialize)]
 pub struct Conf {
@@ -57,26 +39,23 @@ enum Target {
     Regex(Substitution),
 }
 
-/// A URI with variables. `\$name` is text.
+/// A URI with variables: `$name`, `${name}`. `\$name` is text.
 struct Uri(Vec<Piece>);
 
+#[derive(Debug, PartialEq, Eq)]
 enum Piece {
     Text(String),
-    Template(Template),
+    Var(Var),
 }
 
 impl Uri {
-    fn new(text: &str) -> Result<Self, String> {
-        let escaped = Regex::new(r"\\\$[0-9a-zA-Z_]+").map_err(|error| error.to_string())?;
+    fn new(text: &str) -> Self {
         let mut pieces = Vec::new();
-        let mut from = 0;
-        for found in escaped.find_iter(text).flatten() {
-            pieces.push(Piece::Template(Template::new(&text[from..found.start()])));
-            pieces.push(Piece::Text(found.as_str().to_owned()));
-            from = found.end();
+        let mut rest = text;
+        while let Some(piece) = next(&mut rest) {
+            pieces.push(piece);
         }
-        pieces.push(Piece::Template(Template::new(&text[from..])));
-        Ok(Self(pieces))
+        Self(pieces)
     }
 
     fn render(&self, ctx: &Ctx) -> String {
@@ -84,11 +63,41 @@ impl Uri {
         for piece in &self.0 {
             match piece {
                 Piece::Text(text) => uri.push_str(text),
-                Piece::Template(template) => uri.push_str(&template.render(ctx)),
+                Piece::Var(var) => uri.push_str(&var.read(ctx).unwrap_or_default()),
             }
         }
         uri
     }
+}
+
+/// Takes the next piece off a URI.
+fn next(rest: &mut &str) -> Option<Piece> {
+    let name = |text: &str| text.bytes().take_while(|b| b.is_ascii_alphanumeric() || *b == b'_').count();
+    let text = *rest;
+    let (piece, length) = match text.as_bytes() {
+        [] => return None,
+        [b'\\', b'$', ..] if name(&text[2..]) > 0 => {
+            let end = 2 + name(&text[2..]);
+            (Piece::Text(text[..end].to_owned()), end)
+        }
+        // A backslash that escapes nothing is left out.
+        [b'\\', ..] => (Piece::Text(String::new()), 1),
+        [b'$', b'{', ..] if name(&text[2..]) > 0 && text[2 + name(&text[2..])..].starts_with('}') => {
+            let end = 2 + name(&text[2..]);
+            (Piece::Var(Var::parse(&text[2..end])), end + 1)
+        }
+        [b'$', ..] if name(&text[1..]) > 0 => {
+            let end = 1 + name(&text[1..]);
+            (Piece::Var(Var::parse(&text[1..end])), end)
+        }
+        [b'$', ..] => (Piece::Text("$".to_owned()), 1),
+        _ => {
+            let end = text.find(['$', '\\']).unwrap_or(text.len());
+            (Piece::Text(text[..end].to_owned()), end)
+        }
+    };
+    *rest = &text[length..];
+    Some(piece)
 }
 
 impl Plugin for Redirect {
@@ -121,25 +130,34 @@ impl Plugin for Redirect {
     }
 
     fn new(conf: Conf, env: &Env<'_>) -> Result<Self, String> {
+        let status = StatusCode::from_u16(conf.ret_code)
+            .map_err(|_| format!("ret_code {} is not a status code", conf.ret_code))?;
+        let substitution = conf.regex_uri.as_ref().map(substitution).transpose()?.flatten();
+        let to = match (&conf.uri, substitution) {
+            (Some(uri), _) => Target::Uri(Uri::new(uri)),
+            (None, Some(substitution)) => Target::Regex(substitution),
+            (None, None) => Target::Nowhere,
+        };
         if conf.http_to_https && conf.append_query_string {
             return Err("only one of `http_to_https` and `append_query_string` can be configured.".into());
         }
-        let status = StatusCode::from_u16(conf.ret_code)
-            .map_err(|_| format!("ret_code {} is not a status code", conf.ret_code))?;
-        let to = match (&conf.uri, &conf.regex_uri) {
-            (Some(uri), _) => Target::Uri(Uri::new(uri)?),
-            (None, Some((pattern, replacement))) => Target::Regex(
-                Substitution::new(pattern, replacement)
-                    .map_err(|error| format!("invalid regex_uri ({pattern}, {replacement}), err:{error}"))?,
-            ),
-            (None, None) => Target::Nowhere,
-        };
-        let to_https = conf.http_to_https.then(|| https(env.attr["https_port"].as_u64())).transpose()?;
+        let to_https = conf.http_to_https.then(|| https(env.attr["https_port"].as_u64()));
         Ok(Self { status, to, to_https, encode: conf.encode_uri, append_query: conf.append_query_string })
     }
 }
 
-fn https(port: Option<u64>) -> Result<Uri, String> {
+fn substitution((pattern, replacement): &(String, String)) -> Result<Option<Substitution>, String> {
+    if is_reference(pattern) {
+        return Ok(None);
+    }
+    let known = if is_reference(replacement) { "" } else { replacement };
+    match Substitution::new(pattern, known) {
+        Ok(substitution) => Ok(Some(substitution)),
+        Err(error) => Err(format!("invalid regex_uri ({pattern}, {replacement}), err:{error}")),
+    }
+}
+
+fn https(port: Option<u64>) -> Uri {
     match port.filter(|port| *port != 443 && (1..=65_535).contains(port)) {
         Some(port) => Uri::new(&format!("https://$host:{port}$request_uri")),
         None => Uri::new("https://$host$request_uri"),
@@ -161,7 +179,7 @@ impl Redirect {
         let uri = match &self.to {
             Target::Nowhere => return None,
             Target::Uri(uri) => uri.render(ctx),
-            Target::Regex(substitution) => substitution.apply(ctx.request.path())?,
+            Target::Regex(substitution) => substitution.first(ctx.request.path())?.0,
         };
         Some((self.status, uri))
     }
@@ -171,7 +189,7 @@ impl Redirect {
         let query_at = uri.find('?');
         if self.encode {
             let (path, query) = uri.split_at(query_at.unwrap_or(uri.len()));
-            uri = format!("{}{query}", utf8_percent_encode(path, UNSAFE));
+            uri = format!("{}{query}", escape::path(path));
         }
         if self.append_query && !ctx.request.query().is_empty() {
             uri.push(if query_at.is_some() { '&' } else { '?' });
@@ -184,12 +202,11 @@ impl Redirect {
 impl Hooks for Redirect {
     fn rewrite<'a>(&'a self, ctx: &'a mut Ctx) -> Step<'a> {
         let Some((status, uri)) = self.target(ctx) else { return Flow::Next.into() };
-        let Ok(location) = HeaderValue::from_str(&self.finish(ctx, uri)) else {
-            tracing::error!("redirect: the new URI can't be the value of a header");
-            return Reply::empty(StatusCode::INTERNAL_SERVER_ERROR).into();
-        };
         let mut reply = Reply::empty(status);
-        reply.headers.insert(LOCATION, location);
+        reply.headers.insert(LOCATION, header::value(&self.finish(ctx, uri)));
         reply.into()
     }
 }
+
+#[cfg(test)]
+mod tests;

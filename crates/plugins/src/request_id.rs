@@ -53,8 +53,8 @@ pub struct RequestId {
     characters: Vec<char>,
 }
 
-/// The id under the name of this instance's header, kept for the response.
-struct Given(HeaderName, HeaderValue);
+/// Ids by the header they are in, kept for the response: a global rule and a route may each give one.
+struct Given(Vec<(HeaderName, HeaderValue)>);
 
 impl Plugin for RequestId {
     const NAME: &'static str = "request-id";
@@ -154,7 +154,11 @@ impl Hooks for RequestId {
         };
         ctx.request_id = id.to_str().ok().map(str::to_owned);
         if self.include_in_response {
-            ctx.keep(Given(self.header.clone(), id));
+            let given = (self.header.clone(), id);
+            match ctx.kept_mut::<Given>() {
+                Some(all) => all.0.push(given),
+                None => ctx.keep(Given(vec![given])),
+            }
         }
         Flow::Next.into()
     }
@@ -164,25 +168,13 @@ impl Hooks for RequestId {
         if !self.include_in_response || !missing {
             return;
         }
-        let given = ctx.kept::<Given>().filter(|given| given.0 == self.header).map(|given| given.1.clone());
-        if let Some(id) = given {
+        let given =
+            ctx.kept::<Given>().and_then(|all| all.0.iter().rev().find(|given| given.0 == self.header));
+        if let Some(id) = given.map(|(_, id)| id.clone()) {
             ctx.response.headers.insert(self.header.clone(), id);
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn a_ksuid_is_what_others_make_of_the_same_bits() {
-        // Both ends of its range, as its documentation gives them.
-        let epoch = UNIX_EPOCH + Duration::from_secs(1_400_000_000);
-        assert_eq!(ksuid(epoch, [0; 16]), "000000000000000000000000000");
-        let last = epoch + Duration::from_secs(u64::from(u32::MAX));
-        assert_eq!(ksuid(last, [255; 16]), "aWgEPTl1tmebfsQzFP4bxwgy80V");
-    }
-}
+mod tests;

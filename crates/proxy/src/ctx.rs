@@ -25,6 +25,7 @@ pub use head::{BadTarget, RequestHead, ResponseHead};
 
 use crate::{
     chain::{Chain, Fitted},
+    metrics::Counting,
     plan::{Plan, Route},
     plugin::Extension,
     router::{MatchedBy, Params, Query},
@@ -72,15 +73,7 @@ pub struct Ctx {
     /// What `_meta.filter` said, by plugin: it is asked once, so that a plugin runs in all its phases or in none.
     filtered: SmallVec<[(usize, bool); 2]>,
     filter_body: bool,
-    counted: Cell<Option<CountBy>>,
-}
-
-/// What routes and services are called in metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CountBy {
-    Id,
-    /// Where there is one.
-    Name,
+    counted: Cell<Option<Counting>>,
 }
 
 /// One node tried for a request.
@@ -230,12 +223,12 @@ impl Ctx {
     }
 
     /// Asks for this request to be counted in the metrics of its route. For hooks of any phase, log included.
-    pub fn count(&self, by: CountBy) {
-        self.counted.set(Some(by));
+    pub fn count(&self, how: Counting) {
+        self.counted.set(Some(how));
     }
 
     /// Whether [`Ctx::count`] was asked for, and how.
-    pub(crate) fn counted(&self) -> Option<CountBy> {
+    pub fn counted(&self) -> Option<Counting> {
         self.counted.get()
     }
 

@@ -4,6 +4,7 @@
 //! without an allocation. A route that no request ever reached costs one empty pointer. Every worker counts for
 //! itself; the sum is made when somebody asks.
 
+mod counting;
 mod exposition;
 
 use std::{
@@ -18,6 +19,7 @@ use std::{
 
 use rustc_hash::FxBuildHasher;
 
+pub use counting::{Counting, Family, Hidden};
 pub use exposition::{Gauge, Writer};
 
 /// Upper bounds of APISIX's latency histogram, in milliseconds.
@@ -38,8 +40,10 @@ pub struct Labels<'a> {
     pub consumer: &'a str,
     /// The upstream node's address without port.
     pub node: &'a str,
-    /// `upstream`, `apisix`: who made the response.
+    /// Who made the response: `upstream`, `apisix`, or `nginx` for an error on the way to the upstream.
     pub source: &'static str,
+    /// What of these is not shown.
+    pub hidden: Hidden,
 }
 
 /// What one request adds.
@@ -152,6 +156,7 @@ struct Names {
     /// Route, service, matched URI, matched host, consumer, node.
     texts: [Box<str>; 6],
     source: &'static str,
+    hidden: Hidden,
 }
 
 impl Names {
@@ -165,13 +170,14 @@ impl Names {
             && **route == *labels.route
             && **service == *labels.service
             && self.source == labels.source
+            && self.hidden == labels.hidden
     }
 }
 
 impl From<&Labels<'_>> for Names {
     fn from(l: &Labels<'_>) -> Self {
         let texts = [l.route, l.service, l.matched_uri, l.matched_host, l.consumer, l.node].map(Into::into);
-        Self { code: l.code, texts, source: l.source }
+        Self { code: l.code, texts, source: l.source, hidden: l.hidden }
     }
 }
 

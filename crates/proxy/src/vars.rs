@@ -137,7 +137,9 @@ impl Var {
         match self {
             Self::Fixed(fixed) => fixed.read(ctx),
             Self::Arg(name) => parameter(request.query(), name),
-            Self::Http(name) => header_value(&request.headers, name),
+            Self::Http(name) => {
+                header_value(&request.headers, name).or_else(|| underscored(&request.headers, name))
+            }
             Self::Sent(name) => header_value(&ctx.response.headers, name),
             Self::Cookie(name) => cookie(&request.headers, name),
             Self::UriParam(name) => {
@@ -274,6 +276,17 @@ fn header_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a,
         let _ = write!(all, "{separator}{}", String::from_utf8_lossy(value.as_bytes()));
         all.into()
     }))
+}
+
+/// A header whose name is written with underscores: nginx takes `-` and `_` for the same here.
+fn underscored<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, str>> {
+    if !name.as_str().contains('-') {
+        return None;
+    }
+    let meant = |known: &&HeaderName| {
+        known.as_str().contains('_') && known.as_str().replace('_', "-") == name.as_str()
+    };
+    header_value(headers, headers.keys().find(meant)?)
 }
 
 fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<Cow<'a, str>> {

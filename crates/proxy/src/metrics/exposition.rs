@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-use super::{Histogram, Series};
+use super::{Family, Histogram, Names, Series};
 
 /// One value with its labels.
 pub type Gauge<'a> = (&'a [(&'a str, &'a str)], f64);
@@ -61,25 +61,12 @@ pub(super) fn write_series(writer: &mut Writer, bounds: &[f64], series: &[Arc<Se
     let mut bandwidth = BTreeMap::<String, u64>::new();
     let mut latency = BTreeMap::<String, Sum>::new();
     for one in series {
-        let [route, service, uri, host, consumer, node] =
-            &one.labels.texts.each_ref().map(|text| Escaped(text));
-        let code = one.labels.code;
-        let key = format!(
-            "code=\"{code}\",route=\"{route}\",matched_uri=\"{uri}\",matched_host=\"{host}\",\
-             service=\"{service}\",consumer=\"{consumer}\",node=\"{node}\",{TRADITIONAL},response_source=\"{}\"",
-            one.labels.source
-        );
-        *status.entry(key).or_default() += one.requests.load(Relaxed);
-        let key = |kind: &str| {
-            format!(
-                "type=\"{kind}\",route=\"{route}\",service=\"{service}\",consumer=\"{consumer}\",\
-                 node=\"{node}\",{TRADITIONAL}"
-            )
-        };
+        *status.entry(status_labels(&one.labels)).or_default() += one.requests.load(Relaxed);
+        let key = |kind| labels_by_type(&one.labels, Family::Bandwidth, kind);
         *bandwidth.entry(key("ingress")).or_default() += one.ingress.load(Relaxed);
         *bandwidth.entry(key("egress")).or_default() += one.egress.load(Relaxed);
         for (kind, histogram) in ["request", "upstream", "apisix"].into_iter().zip(&one.latency) {
-            latency.entry(key(kind)).or_default().add(histogram);
+            latency.entry(labels_by_type(&one.labels, Family::Latency, kind)).or_default().add(histogram);
         }
     }
     write_counters(writer, "http_status", "HTTP status codes per service in APISIX", &status);
@@ -92,8 +79,36 @@ pub(super) fn write_series(writer: &mut Writer, bounds: &[f64], series: &[Arc<Se
     write_latency(writer, bounds, &latency);
 }
 
+fn status_labels(names: &Names) -> String {
+    let [route, service, uri, host, consumer, node] = &names.texts;
+    let mut labels = format!("code=\"{}\"", names.code);
+    let shown = [("route", &**route), ("matched_uri", uri), ("matched_host", host), ("service", service)];
+    add_labels(&mut labels, names, Family::Status, &shown);
+    add_labels(&mut labels, names, Family::Status, &[("consumer", consumer), ("node", node)]);
+    add_labels(&mut labels, names, Family::Status, &TRADITIONAL);
+    add_labels(&mut labels, names, Family::Status, &[("response_source", names.source)]);
+    labels
+}
+
+fn labels_by_type(names: &Names, family: Family, kind: &str) -> String {
+    let [route, service, _, _, consumer, node] = &names.texts;
+    let mut labels = format!("type=\"{kind}\"");
+    let shown = [("route", &**route), ("service", service), ("consumer", consumer), ("node", node)];
+    add_labels(&mut labels, names, family, &shown);
+    add_labels(&mut labels, names, family, &TRADITIONAL);
+    labels
+}
+
+fn add_labels(line: &mut String, names: &Names, family: Family, labels: &[(&str, &str)]) {
+    for (label, value) in labels {
+        let value = if names.hidden.hides(family, label) { "" } else { value };
+        let _ = write!(line, ",{label}=\"{}\"", Escaped(value));
+    }
+}
+
 /// The labels that only requests to language models fill otherwise.
-const TRADITIONAL: &str = "request_type=\"traditional_http\",request_llm_model=\"\",llm_model=\"\"";
+const TRADITIONAL: [(&str, &str); 3] =
+    [("request_type", "traditional_http"), ("request_llm_model", ""), ("llm_model", "")];
 
 fn write_counters(writer: &mut Writer, name: &str, help: &str, values: &BTreeMap<String, u64>) {
     if values.is_empty() {

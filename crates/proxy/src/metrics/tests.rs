@@ -10,6 +10,7 @@ fn labels<'a>(code: u16, consumer: &'a str) -> Labels<'a> {
         consumer,
         node: "127.0.0.1",
         source: "upstream",
+        hidden: Hidden::default(),
     }
 }
 
@@ -66,4 +67,23 @@ fn many_consumers_each_have_their_own_series() {
     assert_eq!(count("c0").as_deref(), Some("1"));
     assert_eq!(count("c1").as_deref(), Some("2"));
     assert_eq!(count("c499").as_deref(), Some("3"));
+}
+
+#[test]
+fn hidden_labels_are_added_up() {
+    let metrics = Metrics::default();
+    let route = RouteMetrics::default();
+    let hidden =
+        Hidden::read(&serde_json::json!({"http_status": ["consumer"], "bandwidth": ["node", "llm_model"]}));
+    for consumer in ["jack", "rose"] {
+        route.count(&metrics, 0, &Labels { hidden, ..labels(200, consumer) }, &SAMPLE);
+    }
+    let page = metrics.render("");
+    let lines = |family: &str| page.lines().filter(|line| line.starts_with(family)).collect::<Vec<_>>();
+    let [status] = lines("http_status{")[..] else { panic!("{page}") };
+    assert!(status.contains("consumer=\"\",node=\"127.0.0.1\"") && status.ends_with(" 2"), "{status}");
+    let bandwidth = lines("bandwidth{");
+    assert_eq!(bandwidth.len(), 4, "{page}");
+    assert!(bandwidth.iter().all(|line| line.contains("node=\"\",request_type")), "{page}");
+    assert_eq!(lines("http_latency_count{").len(), 6);
 }
