@@ -86,7 +86,8 @@ impl Daemon {
     pub fn end(&self, signal: Signal, patience: Duration) -> anyhow::Result<()> {
         let pid = self.required()?;
         kill(pid, signal).with_context(|| format!("process {pid} can't be signalled"))?;
-        wait_for(patience, || self.running().is_none().then_some(()))
+        // Its pid file goes before it does, and its ports only with it.
+        wait_for(patience, || has_ended(pid).then_some(()))
             .with_context(|| format!("process {pid} is still running after {} s", patience.as_secs()))
     }
 
@@ -102,6 +103,10 @@ impl Daemon {
             Some(error) => bail!("the running process keeps its settings: {error}"),
         }
     }
+}
+
+fn has_ended(pid: Pid) -> bool {
+    kill(pid, None) == Err(Errno::ESRCH) || is_dead(pid)
 }
 
 /// A process that ended and was not yet collected by its parent can still be signalled.

@@ -297,7 +297,7 @@ impl Api {
         match self.access {
             Access::ReadWrite => Ok(()),
             Access::ReadOnly => Err(Status::permission_denied(format!(
-                "etcdserver: permission denied: `{}` is written through the Admin API; data planes only read",
+                "etcdserver: permission denied: `{}` is written through the control plane's Admin API; data planes only read",
                 String::from_utf8_lossy(key)
             ))),
         }

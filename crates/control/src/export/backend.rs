@@ -30,6 +30,8 @@ pub(super) struct Backend {
     floor: u64,
     /// The instance configuration this process has published already.
     instance_written: bool,
+    /// The last order by a person that was taken up.
+    asked: u64,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +54,7 @@ enum Outcome {
 impl Backend {
     pub fn new(at: usize, shared: Shared) -> Self {
         let (config, buckets) = (shared.config.clone(), shared.config.backends[at].1.clone());
-        Self { at, shared, config, buckets, published: None, floor: 0, instance_written: false }
+        Self { at, shared, config, buckets, published: None, floor: 0, instance_written: false, asked: 0 }
     }
 
     /// Takes the newest offer, again and again.
@@ -61,6 +63,10 @@ impl Backend {
         while offers.changed().await.is_ok() {
             loop {
                 let Some(offer) = offers.borrow_and_update().clone() else { break };
+                if offer.asked > std::mem::replace(&mut self.asked, offer.asked) {
+                    // Who asks wants to know that the backup is good, not that it was.
+                    self.published = None;
+                }
                 let outcome = self.take(offer.snapshot.clone(), offer.at).await;
                 let failed = outcome.is_err();
                 self.report(outcome, &offer);

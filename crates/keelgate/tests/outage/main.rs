@@ -12,5 +12,9 @@
 #![allow(clippy::unwrap_used, reason = "test code: a panic is how it fails")]
 
 mod automatic;
+mod bad_objects;
+mod bad_storage;
 mod comeback;
+mod door;
 mod setup;
+mod stock_clients;

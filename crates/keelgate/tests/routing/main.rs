@@ -1,0 +1,88 @@
+//! Requests through the gateway, as the Admin API says where they go.
+//!
+//! | story | file |
+//! |---|---|
+//! | which route a request finds | `matching.rs` |
+//! | services, plugin configs, global rules and what of them counts | `merging.rs` |
+//! | which node gets it, what it is told of the client, what is tried again | `upstreams.rs` |
+//! | TLS, HTTP/2, WebSocket, bodies that stream | `protocols.rs` |
+//! | what a client is told when it fails | `failures.rs` |
+//!
+//! The one rule: a change is in force when a route written after it answers; see [`Node::settled`].
+#![allow(clippy::unwrap_used, reason = "test code: a panic is how it fails")]
+
+mod failures;
+mod matching;
+mod merging;
+mod protocols;
+mod upstreams;
+
+use std::ops::Deref;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde_json::{Value, json};
+use testkit::gateway::Gateway;
+use testkit::upstream::Upstream;
+
+/// A gateway with its own store, and an upstream of no account.
+struct Node {
+    gateway: Gateway,
+    marker: Upstream,
+    changes: AtomicU32,
+}
+
+impl Node {
+    async fn start() -> Self {
+        Self::with(json!({})).await
+    }
+
+    async fn with(settings: Value) -> Self {
+        let mut gateway = Gateway::traditional(env!("CARGO_BIN_EXE_keelgate")).with(settings);
+        gateway.start().await;
+        Self { gateway, marker: Upstream::start(), changes: AtomicU32::new(0) }
+    }
+
+    /// Waits until all that was written so far is in force: changes take effect in their order.
+    async fn settled(&self) {
+        let change = self.changes.fetch_add(1, Ordering::Relaxed);
+        let path = format!("/anything/settled/{change}");
+        let route = json!({ "uri": path, "priority": 1000, "upstream": to(&[&self.marker]) });
+        self.gateway.put("routes/settled", &route).await;
+        // A global rule may turn it away; it is in force all the same.
+        testkit::wait::eventually(testkit::gateway::SOON, "changes in force", async || {
+            let answer = self.gateway.get(&path).await.map_err(|error| format!("{error:#}"))?;
+            testkit::wait::expect(answer.status != 404, answer.text())
+        })
+        .await;
+    }
+
+    /// Writes resources, and waits until they are in force.
+    async fn has(&self, resources: &[(&str, Value)]) {
+        for (path, body) in resources {
+            self.gateway.put(path, body).await;
+        }
+        self.settled().await;
+    }
+}
+
+impl Deref for Node {
+    type Target = Gateway;
+
+    fn deref(&self) -> &Gateway {
+        &self.gateway
+    }
+}
+
+/// An upstream with these nodes, of equal weight.
+fn to(nodes: &[&Upstream]) -> Value {
+    let nodes: Value =
+        nodes.iter().map(|node| (node.node(), json!(1))).collect::<serde_json::Map<_, _>>().into();
+    json!({ "type": "roundrobin", "nodes": nodes })
+}
+
+/// The same, with more said about it.
+fn to_with(nodes: &[&Upstream], more: Value) -> Value {
+    let mut upstream = to(nodes);
+    testkit::gateway::merge(&mut upstream, more);
+    upstream
+}

@@ -1,0 +1,143 @@
+//! Which node gets a request, what it is told of the client, and what is tried again.
+
+use http::Method;
+use serde_json::{Value, json};
+use testkit::http::{Client, request};
+use testkit::ports;
+use testkit::upstream::{Behaviour, Upstream};
+
+use crate::{Node, to, to_with};
+
+#[tokio::test]
+async fn weights_share_out_requests_and_zero_gets_none() {
+    let node = Node::start().await;
+    let (one, three, none) = (Upstream::start(), Upstream::start(), Upstream::start());
+    let nodes = json!({ one.node(): 1, three.node(): 3, none.node(): 0 });
+    let upstream = json!({ "type": "roundrobin", "nodes": nodes });
+    node.has(&[("routes/r", json!({ "uri": "/ip", "upstream": upstream }))]).await;
+    let mut client = Client::connect(&node.url("/")).await.unwrap();
+    for _ in 0..80 {
+        assert_eq!(client.get("/ip").await.unwrap().status, 200);
+    }
+    // One connection has one worker, and its turns are exact.
+    assert_eq!((one.requests(), three.requests(), none.requests()), (20, 60, 0));
+}
+
+#[tokio::test]
+async fn the_host_an_upstream_sees() {
+    let (node, upstream) = (Node::start().await, Upstream::start());
+    let route = |path: &str, more: Value| json!({ "uri": path, "upstream": to_with(&[&upstream], more) });
+    let rewrite = json!({ "pass_host": "rewrite", "upstream_host": "inner.test" });
+    node.has(&[
+        ("routes/pass", route("/anything/pass", json!({}))),
+        ("routes/node", route("/anything/node", json!({ "pass_host": "node" }))),
+        ("routes/rewrite", route("/anything/rewrite", rewrite)),
+    ])
+    .await;
+    let own = upstream.node();
+    for (path, expected) in [("pass", "outer.test"), ("node", own.as_str()), ("rewrite", "inner.test")] {
+        let url = node.url(&format!("/anything/{path}"));
+        let answer = request(Method::GET, &url, &[("host", "outer.test")], "").await.unwrap();
+        assert_eq!((answer.status, upstream.last().header("host")), (200, expected), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn what_an_upstream_is_told_of_the_client() {
+    let (node, upstream) = (Node::start().await, Upstream::start());
+    node.has(&[("routes/r", json!({ "uri": "/anything", "upstream": to(&[&upstream]) }))]).await;
+    let port = node.ports().http.to_string();
+    let claims = [
+        ("host", "shop.test"),
+        ("x-forwarded-for", "9.9.9.9"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", "evil.test"),
+        ("x-forwarded-port", "1"),
+        ("x-real-ip", "9.9.9.9"),
+        ("x-own", "kept"),
+        ("connection", "x-hop"),
+        ("x-hop", "dropped"),
+    ];
+    let answer = request(Method::POST, &node.url("/anything?a=1"), &claims, "a body").await.unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let seen = upstream.last();
+    for (name, expected) in [
+        ("x-forwarded-for", "9.9.9.9, 127.0.0.1"),
+        ("x-real-ip", "127.0.0.1"),
+        ("x-forwarded-proto", "http"),
+        ("x-forwarded-host", "shop.test"),
+        ("x-forwarded-port", &port),
+        ("x-own", "kept"),
+        ("x-hop", ""),
+    ] {
+        assert_eq!(seen.header(name), expected, "{name}");
+    }
+    assert_eq!(
+        (seen.method, seen.uri.to_string(), &*seen.body),
+        (Method::POST, "/anything?a=1".into(), &b"a body"[..])
+    );
+}
+
+#[tokio::test]
+async fn a_node_that_refuses_is_passed_over() {
+    let (node, upstream) = (Node::start().await, Upstream::start());
+    let dead = format!("127.0.0.1:{}", ports::free());
+    let half = |retries: Value| json!({ "nodes": { dead.clone(): 1 }, "retries": retries });
+    node.has(&[
+        ("routes/r", json!({ "uri": "/ip", "upstream": to_with(&[&upstream], half(Value::Null)) })),
+        ("routes/once", json!({ "uri": "/get", "upstream": to_with(&[&upstream], half(json!(0))) })),
+    ])
+    .await;
+    let mut once = Vec::new();
+    for _ in 0..10 {
+        assert_eq!(node.get("/ip").await.unwrap().status, 200);
+        once.push(node.get("/get").await.unwrap().status);
+    }
+    assert!(once.contains(&502) && once.contains(&200), "without retries every other fails: {once:?}");
+    let body = "kept for the second try";
+    for _ in 0..4 {
+        let answer = request(Method::POST, &node.url("/ip"), &[], body).await.unwrap();
+        assert_eq!((answer.status, &*upstream.last().body), (200, body.as_bytes()));
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_breaks_off_is_passed_over_unless_the_request_was_no_read() {
+    let (node, good, bad) = (Node::start().await, Upstream::start(), Upstream::start());
+    bad.behave(Behaviour::Cut(0));
+    node.has(&[("routes/r", json!({ "uri": "/anything", "upstream": to(&[&good, &bad]) }))]).await;
+    for _ in 0..6 {
+        assert_eq!(node.get("/anything").await.unwrap().status, 200);
+    }
+    let mut posts = Vec::new();
+    for _ in 0..6 {
+        posts.push(request(Method::POST, &node.url("/anything"), &[], "x").await.unwrap().status);
+    }
+    assert!(posts.contains(&502), "a POST that may have been acted upon is not sent twice: {posts:?}");
+}
+
+#[tokio::test]
+async fn connections_to_an_upstream_are_kept() {
+    let (node, upstream) = (Node::start().await, Upstream::start());
+    node.has(&[("routes/r", json!({ "uri": "/ip", "upstream": to(&[&upstream]) }))]).await;
+    let mut client = Client::connect(&node.url("/")).await.unwrap();
+    for _ in 0..20 {
+        assert_eq!(client.get("/ip").await.unwrap().status, 200);
+    }
+    assert_eq!(upstream.connections(), 1);
+    // One that died while it lay idle costs nobody a request.
+    upstream.restart();
+    assert_eq!(client.get("/ip").await.unwrap().status, 200);
+    assert_eq!(upstream.connections(), 2);
+}
+
+#[tokio::test]
+async fn an_upstream_over_tls_is_asked_by_its_name() {
+    let node = Node::start().await;
+    let pair = testkit::certs::Ca::new("upstreams").server(&["inner.test"]);
+    let upstream = Upstream::tls(pair.server_config());
+    let tls = json!({ "scheme": "https", "pass_host": "rewrite", "upstream_host": "inner.test" });
+    node.has(&[("routes/r", json!({ "uri": "/ip", "upstream": to_with(&[&upstream], tls) }))]).await;
+    let answer = node.get("/ip").await.unwrap();
+    assert_eq!((answer.status, upstream.last().header("host")), (200, "inner.test"), "{}", answer.text());
+}
