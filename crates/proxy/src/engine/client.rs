@@ -118,7 +118,7 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, list
     let stream = if listener.tls {
         let limit = worker.config().timeouts.client_header;
         let acceptor = worker.acceptor(listener.http2);
-        let Ok(Ok(stream)) = timeout(limit, acceptor.accept(stream)).await else { return };
+        let Ok(Ok(stream)) = timeout(limit, Box::pin(acceptor.accept(stream))).await else { return };
         let session = stream.get_ref().1;
         sni = session.server_name().map(Arc::from);
         http2 = session.alpn_protocol() == Some(b"h2");
@@ -146,7 +146,8 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, list
     });
     client.timer.arm(Instant::now(), client.worker.config().timeouts.client_header);
     let stream = Watched { stream, client: Rc::clone(&client) };
-    if http2 { serve_http2(client, stream).await } else { serve_http1(client, stream).await }
+    // Boxed, so that idle HTTP/1.1 connections don't carry the room for what they are not.
+    if http2 { Box::pin(serve_http2(client, stream)).await } else { serve_http1(client, stream).await }
 }
 
 /// Whether the client begins with HTTP/2's preface, looked at without reading it.
@@ -192,7 +193,7 @@ async fn serve_http1(client: Rc<Client>, stream: Watched) {
     let parts = connection.into_parts();
     let stream = parts.io.into_inner().stream;
     match tunnel {
-        Some(tunnel) => tunnel.run(stream, parts.read_buf, &client).await,
+        Some(tunnel) => Box::pin(tunnel.run(stream, parts.read_buf, &client)).await,
         None => close(stream, &client).await,
     }
 }

@@ -132,7 +132,8 @@ impl Exchange {
         node: &Node,
         key: &pool::Key,
     ) -> Result<h1::Connection<io::Upstream>, h1::Error> {
-        let connecting = connect(upstream, node, key);
+        // Boxed: it is rare, and every connection from a client would have to carry the room for it.
+        let connecting = Box::pin(connect(upstream, node, key));
         let (stream, address) = match timeout(self.ctx.timeouts().connect, connecting).await {
             Ok(connected) => connected.map_err(h1::Error::Connect)?,
             Err(_) => return Err(h1::Error::ConnectTimeout),

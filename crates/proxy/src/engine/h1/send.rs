@@ -117,8 +117,7 @@ impl RequestBody {
                     self.source = Source::Empty;
                     return Poll::Ready(Ok(Next::End));
                 }
-                Some(Err(_)) => return Poll::Ready(Err(Error::RequestBody)),
-                Some(Ok(frame)) => match frame.into_data() {
+                Some(frame) => match frame.into_data() {
                     Ok(data) => data,
                     Err(frame) => {
                         let trailers = frame.into_trailers().unwrap_or_default();
@@ -157,7 +156,7 @@ fn paced(
     pace: Option<&(Timer, Duration)>,
     cx: &mut Context<'_>,
     body: Pin<&mut Incoming>,
-) -> Poll<Result<Option<Result<Frame<Bytes>, hyper::Error>>, Error>> {
+) -> Poll<Result<Option<Frame<Bytes>>, Error>> {
     let poll = body.poll_frame(cx);
     if let Some((timer, silence)) = pace {
         if poll.is_ready() {
@@ -168,7 +167,7 @@ fn paced(
             timer.arm(Instant::now(), *silence);
         }
     }
-    poll.map(Ok)
+    poll.map(|frame| frame.transpose().map_err(|_| Error::RequestBody))
 }
 
 /// What is being written on a connection. Its buffer stays with the connection.
