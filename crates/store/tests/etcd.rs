@@ -267,6 +267,22 @@ async fn a_watch_notices_a_black_hole() {
     assert_eq!(next(&mut watch).await.unwrap(), expected);
 }
 
+#[tokio::test]
+async fn a_watch_that_is_dropped_leaves_no_connection_behind() {
+    let cluster = etcd::Etcd::single().await;
+    let line = FaultProxy::start(cluster.address(0));
+    let store = Etcd::open(config(vec![line.url("")])).await.unwrap();
+    let mut watch = store.watch(store.snapshot().await.unwrap().revision).await.unwrap();
+    let revision = store.commit(Commit::put(key("1"), "{}")).await.unwrap();
+    assert_eq!(next(&mut watch).await.unwrap().revision, revision);
+    drop((watch, store));
+    eventually(PATIENCE, "the connection closed", async || match line.open() {
+        0 => Ok(()),
+        open => Err(open),
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn goes_on_after_a_lost_quorum() {
     let mut cluster = etcd::Etcd::cluster().await;

@@ -13,6 +13,7 @@ use std::{
 
 use futures_util::stream::{self, BoxStream, StreamExt};
 use rand::seq::SliceRandom;
+use tokio::sync::watch;
 use tonic::{
     Code, ConnectError, Request, Response, Status, client::GrpcService as Service, metadata::MetadataValue,
     transport::Channel,
@@ -105,22 +106,26 @@ impl Client {
         .await
     }
 
-    /// One watch. The first answer says that it is `created`; the stream ends with the connection.
+    /// One watch. The first answer says that it is `created`; the stream ends with the connection, and dropping it
+    /// ends the watch.
     pub async fn watch(
         &self,
         create: WatchCreateRequest,
     ) -> Result<BoxStream<'static, Result<WatchResponse, Status>>, Status> {
+        // A watch lasts as long as its request stream, which therefore ends when nobody reads the answers.
+        let (reading, read) = watch::channel(());
         let responses = self
-            .call(Repeat::Always, create, |channel, request: Request<WatchCreateRequest>| async move {
+            .call(Repeat::Always, create, |channel, request: Request<WatchCreateRequest>| {
                 let (metadata, extensions, create) = request.into_parts();
                 let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
-                // A watch lasts as long as its request stream.
-                let requests = stream::iter([create]).chain(stream::pending());
+                let mut read = read.clone();
+                let unread = async move { while read.changed().await.is_ok() {} };
+                let requests = stream::iter([create]).chain(stream::pending()).take_until(unread);
                 let request = Request::from_parts(metadata, extensions, requests);
-                WatchClient::new(channel).max_decoding_message_size(usize::MAX).watch(request).await
+                async move { WatchClient::new(channel).max_decoding_message_size(usize::MAX).watch(request).await }
             })
             .await?;
-        Ok(responses.boxed())
+        Ok(responses.inspect(move |_| drop(reading.borrow())).boxed())
     }
 
     /// A plain HTTP request to the host that answered last, over the same connection. Tried once.
