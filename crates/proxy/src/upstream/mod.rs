@@ -38,7 +38,8 @@ pub struct Upstream {
 impl Upstream {
     /// The node for the next attempt: one that is not among `ctx.attempts`. None where no more are left.
     pub fn pick(&self, ctx: &Ctx) -> Option<&Arc<Node>> {
-        let tried = |at: usize| ctx.attempts.iter().any(|attempt| Arc::ptr_eq(&attempt.node, &self.nodes[at]));
+        let tried =
+            |at: usize| ctx.attempts.iter().any(|attempt| Arc::ptr_eq(&attempt.node, &self.nodes[at]));
         match &self.balance {
             Some(balance) => balance.pick(ctx, tried).map(|at| &self.nodes[at]),
             None => self.nodes.first().filter(|node| node.weight > 0 && !tried(0)),
