@@ -1,10 +1,12 @@
 //! One bare route, for measuring the engine beside its peers: `bare PORT UPSTREAM [CERT KEY]`.
+//! With `BARE_LOG=FILE` it writes the access log in its default format.
 
 use std::{env, fs, net::Ipv4Addr, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use model::{Key, Resource, Snapshot, secrets::Keyring};
 use proxy::{
+    access_log::{DEFAULT_FORMAT, Escape, Format},
     engine::{Config, Engine, Listener, Listeners, Shared},
     lasting::Lasting,
     plan::{Catalog, Input, compile},
@@ -50,6 +52,10 @@ fn main() -> Result<()> {
     let mut config = Config { workers: 1, ..Config::default() };
     config.listeners.push(Listener { address, tls, http2: tls });
     config.tls.fallback_sni = Some("localhost".into());
+    if let Some(file) = env::var_os("BARE_LOG") {
+        config.access_log = Some(Arc::new(Format::new(DEFAULT_FORMAT, Escape::Default, 16 * 1024)));
+        config.access_log_file = Some(file.into());
+    }
     let engine = Engine::start(config, Listeners::default(), shared)?;
     std::thread::park();
     engine.drain();

@@ -55,6 +55,8 @@ pub struct Client {
     active: Cell<u32>,
     /// Whether part of a head was read since the last request.
     in_head: Cell<bool>,
+    /// Whether the client does not take what we write.
+    blocked: Cell<bool>,
     counted: Connection,
 }
 
@@ -78,7 +80,7 @@ impl Client {
 
     /// How long nothing need happen between two requests.
     fn patience(&self) -> Duration {
-        /// For an HTTP/2 client to take note of our GOAWAY.
+        /// For a client to take note of our last words.
         const FAREWELL: Duration = Duration::from_secs(1);
         if self.http2 && self.worker.is_leaving() {
             FAREWELL
@@ -98,12 +100,15 @@ impl Client {
 
     /// Something was written, or could not be.
     pub fn has_written(&self, done: bool) {
-        if done {
-            if self.active.get() > 0 && self.timer.is_armed() {
-                self.timer.disarm();
-            }
-        } else if !self.timer.is_armed() {
+        if !done {
+            self.blocked.set(true);
             self.timer.arm(Instant::now(), self.worker.config().timeouts.send);
+        } else if self.blocked.replace(false) {
+            if self.active.get() > 0 {
+                self.timer.disarm();
+            } else {
+                self.timer.arm(Instant::now(), self.patience());
+            }
         }
     }
 }
@@ -141,6 +146,7 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, list
         http2,
         active: Cell::new(0),
         in_head: Cell::new(false),
+        blocked: Cell::new(false),
         counted,
         worker,
     });

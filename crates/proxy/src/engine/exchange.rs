@@ -176,7 +176,9 @@ impl Exchange {
         }
         if self.ctx.response.status == StatusCode::SWITCHING_PROTOCOLS {
             headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        } else if self.client.worker.is_leaving() && self.ctx.request.version < Version::HTTP_2 {
+        } else if (self.client.worker.is_leaving() || config.timeouts.keepalive.is_zero())
+            && self.ctx.request.version < Version::HTTP_2
+        {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         let upstream = self.ctx.attempts.last().and_then(|attempt| attempt.status);

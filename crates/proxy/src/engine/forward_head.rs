@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 
+use percent_encoding::AsciiSet;
+
 use super::{
     client::Client,
     h1::{RequestBody, write_field},
@@ -62,7 +64,7 @@ pub fn host<'a>(ctx: &'a Ctx, upstream: &'a Upstream, node: &'a Node) -> &'a [u8
 pub fn server_name(host: &[u8]) -> Arc<str> {
     let text = String::from_utf8_lossy(host);
     let name = match text.rsplit_once(':') {
-        Some((name, port)) if !name.contains(':') && port.bytes().all(|b| b.is_ascii_digit()) => name,
+        Some((name, _)) if !name.contains(':') || name.ends_with(']') => name,
         _ => &text,
     };
     name.trim_matches(['[', ']']).into()
@@ -73,7 +75,10 @@ pub fn write(out: &mut Vec<u8>, ctx: &Ctx, client: &Client, host: &[u8], framing
     let request = &ctx.request;
     out.extend_from_slice(request.method.as_str().as_bytes());
     out.push(b' ');
-    out.extend_from_slice(request.upstream_target.as_deref().unwrap_or_else(|| request.target()).as_bytes());
+    match &request.upstream_target {
+        None => out.extend_from_slice(request.target().as_bytes()),
+        Some(target) => write_target(out, target),
+    }
     out.extend_from_slice(b" HTTP/1.1\r\n");
     write_field(out, "host", host);
     let had_length = write_fields(out, &request.headers, request.version);
@@ -91,6 +96,15 @@ pub fn write(out: &mut Vec<u8>, ctx: &Ctx, client: &Client, host: &[u8], framing
         out.extend_from_slice(b"connection: upgrade\r\n");
     }
     out.extend_from_slice(b"\r\n");
+}
+
+/// Writes a target that a plugin made: nothing in it may end the line or pass for a part of it.
+fn write_target(out: &mut Vec<u8>, target: &str) {
+    /// `%` stays: what is encoded already is not encoded twice.
+    const UNSAFE: &AsciiSet = &percent_encoding::CONTROLS.add(b' ');
+    for part in percent_encoding::utf8_percent_encode(target, UNSAFE) {
+        out.extend_from_slice(part.as_bytes());
+    }
 }
 
 /// Writes the client's own fields. Whether a length was among them.
@@ -167,4 +181,25 @@ fn is_named(headers: &HeaderMap, name: &HeaderName) -> bool {
 
 fn tokens(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|&b| b == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_made_by_a_plugin_stays_one_word() {
+        let mut out = Vec::new();
+        write_target(&mut out, "/a b\r\nHost: x/%20/\u{e9}?c=d&e");
+        assert_eq!(out, b"/a%20b%0D%0AHost:%20x/%20/%C3%A9?c=d&e");
+    }
+
+    #[test]
+    fn a_certificate_names_the_host_without_its_port() {
+        for (host, name) in
+            [("a.test", "a.test"), ("a.test:443", "a.test"), ("[::1]:443", "::1"), ("[::1]", "::1")]
+        {
+            assert_eq!(&*server_name(host.as_bytes()), name);
+        }
+    }
 }

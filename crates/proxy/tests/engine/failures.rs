@@ -207,4 +207,10 @@ fn a_client_that_dawdles_is_let_go() {
     wire.say("GET /get HTTP/1.1\r\nHost: a\r\n\r\n");
     assert!(wire.rest().starts_with("HTTP/1.1 200"));
     assert!(started.elapsed() < Duration::from_secs(9));
+    let gateway =
+        Gateway::with(&[route(&upstream.node())], |config| config.timeouts.keepalive = Duration::ZERO);
+    let mut wire = gateway.wire();
+    wire.say("GET /bytes/3000000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    let answer = wire.rest();
+    assert!(answer.contains("connection: close") && answer.len() > 3_000_000, "{}", answer.len());
 }
