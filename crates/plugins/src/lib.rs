@@ -10,6 +10,7 @@ mod limit_count;
 mod prometheus;
 mod proxy_rewrite;
 mod redirect;
+pub mod reference;
 mod request_id;
 mod response_rewrite;
 mod shared;

@@ -68,8 +68,7 @@ impl Plugin for ResponseRewrite {
         };
         let vars = conf.vars.as_ref().map(Expr::compile).transpose();
         let vars = vars.map_err(|error| format!("failed to validate the 'vars' expression: {error}"))?;
-        let filters =
-            conf.filters.map(|filters| filters.into_iter().map(Filter::new).collect()).transpose()?;
+        let filters = conf.filters.map(|filters| filters.iter().map(Filter::new).collect()).transpose()?;
         Ok(Self {
             vars,
             status: conf
@@ -102,7 +101,7 @@ fn decoded(body: &str) -> Result<Bytes, String> {
 }
 
 impl Filter {
-    fn new(conf: FilterConf) -> Result<Self, String> {
+    fn new(conf: &FilterConf) -> Result<Self, String> {
         let substitution = Substitution::with_options(&conf.regex, &conf.options, &conf.replace)
             .map_err(|error| format!("regex \"{}\" validation failed: {error}", conf.regex))?;
         Ok(Self { substitution, all: conf.scope == Scope::Global })

@@ -25,6 +25,20 @@ pub enum Phase {
     Log,
 }
 
+impl Phase {
+    /// APISIX's name for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rewrite => "rewrite",
+            Self::Access => "access",
+            Self::BeforeProxy => "before_proxy",
+            Self::HeaderFilter => "header_filter",
+            Self::BodyFilter => "body_filter",
+            Self::Log => "log",
+        }
+    }
+}
+
 /// What a plugin is called, what it takes, and how it is made.
 pub trait Plugin: Hooks + Sized {
     /// APISIX's name.

@@ -38,7 +38,7 @@ fn body(conf: Value, encoding: Option<&'static str>, pieces: &[&[u8]]) -> Vec<u8
     body
 }
 
-fn filters(filters: Value) -> Value {
+fn filters(filters: &Value) -> Value {
     json!({ "filters": filters })
 }
 
@@ -115,11 +115,7 @@ fn filters_see_the_whole_body() {
         (json!([{"regex": "test", "replace": "TEST"}]), "hello world hello\n"),
         (json!([{"regex": r"\w\S+$", "replace": "*"}]), "hello world *\n"),
     ] {
-        assert_eq!(
-            body(filters(conf.clone()), None, &[b"hel", b"lo wor", b"ld hello\n"]),
-            out.as_bytes(),
-            "{conf}"
-        );
+        assert_eq!(body(filters(&conf), None, &[b"hel", b"lo wor", b"ld hello\n"]), out.as_bytes(), "{conf}");
     }
 }
 
@@ -133,7 +129,7 @@ fn a_body_is_cut_off_where_it_is_too_long_to_hold() {
 
 #[test]
 fn filters_read_what_is_compressed() {
-    let conf = filters(json!([{"regex": "hello", "replace": "test"}]));
+    let conf = filters(&json!([{"regex": "hello", "replace": "test"}]));
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     gzip.write_all(b"hello world").unwrap();
     let gzip = gzip.finish().unwrap();
@@ -149,8 +145,9 @@ fn filters_read_what_is_compressed() {
 
 #[test]
 fn two_plugins_each_have_their_turn() {
-    let first: ResponseRewrite = plugin(filters(json!([{"regex": "a", "replace": "b"}])));
-    let second: ResponseRewrite = plugin(filters(json!([{"regex": "b", "replace": "c", "scope": "global"}])));
+    let first: ResponseRewrite = plugin(filters(&json!([{"regex": "a", "replace": "b"}])));
+    let second: ResponseRewrite =
+        plugin(filters(&json!([{"regex": "b", "replace": "c", "scope": "global"}])));
     let mut ctx = response(&[]);
     first.header_filter(&mut ctx);
     second.header_filter(&mut ctx);
@@ -185,7 +182,7 @@ fn what_is_refused() {
             "failed to validate the 'vars' expression: invalid operator '==='",
         ),
         (
-            filters(json!([{"regex": "hello", "replace": "", "options": "h"}])),
+            filters(&json!([{"regex": "hello", "replace": "", "options": "h"}])),
             "regex \"hello\" validation failed: unknown flag \"h\" (flags \"h\")",
         ),
     ] {
