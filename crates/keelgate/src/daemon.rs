@@ -109,11 +109,13 @@ fn has_ended(pid: Pid) -> bool {
     kill(pid, None) == Err(Errno::ESRCH) || is_dead(pid)
 }
 
-/// A process that ended and was not yet collected by its parent can still be signalled.
+/// A process that ended and was not yet collected by its parent can still be signalled. One that is only about to
+/// end looks just like it, but for its other threads: until they are gone, its files and ports are not free.
 fn is_dead(pid: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The state follows the name, which may itself hold anything but ends with the last parenthesis.
-    stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['Z', 'X']))
+    let ended = stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['Z', 'X']));
+    ended && fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count) <= 1
 }
 
 /// A pid file may outlive its process, and the number be given to another.

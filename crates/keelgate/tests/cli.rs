@@ -33,7 +33,8 @@ fn stderr(output: &Output) -> String {
 #[track_caller]
 fn does(node: &Gateway, args: &[&str]) -> String {
     let output = node.command(args);
-    assert_eq!(output.status.code(), Some(0), "{args:?}: {}{}", stdout(&output), stderr(&output));
+    let log = fs::read_to_string(node.home().join("logs/error.log")).unwrap_or_default();
+    assert_eq!(output.status.code(), Some(0), "{args:?}: {}{}\n{log}", stdout(&output), stderr(&output));
     stdout(&output)
 }
 
