@@ -1,6 +1,6 @@
 //! What a client is told when there is no answer to pass on.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::Method;
 use serde_json::{Value, json};
@@ -61,7 +61,9 @@ async fn an_answer_that_breaks_off_is_not_made_to_look_whole() {
     let (node, upstream) = (Node::start().await, Upstream::start());
     node.has(&[("routes/r", json!({ "uri": "/ip", "upstream": to(&[&upstream]) }))]).await;
     upstream.behave(Behaviour::Cut(1000));
+    let asked = Instant::now();
     let error = node.get("/ip").await.unwrap_err();
+    assert!(asked.elapsed() < Duration::from_secs(3), "the client is told at once: {:?}", asked.elapsed());
     assert!(format!("{error:#}").contains("the body broke off"), "{error:#}");
     upstream.behave(Behaviour::Answer);
     assert_eq!(node.get("/ip").await.unwrap().status, 200);

@@ -22,7 +22,12 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use tokio::{io::AsyncReadExt as _, net::TcpStream, task::spawn_local, time::timeout};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    task::spawn_local,
+    time::timeout,
+};
 
 use super::{
     config::Listener,
@@ -210,7 +215,12 @@ async fn close(mut stream: Downstream, client: &Client) {
     const LINGER: Duration = Duration::from_secs(5);
     client.timer.arm(Instant::now(), LINGER);
     let mut waste = [0; 1024];
-    let drain = async { while matches!(stream.read(&mut waste).await, Ok(1..)) {} };
+    let drain = async {
+        // Where a response broke off, nobody has told the client yet that no more will come.
+        if stream.shutdown().await.is_ok() {
+            while matches!(stream.read(&mut waste).await, Ok(1..)) {}
+        }
+    };
     let mut drain = pin!(drain);
     poll_fn(|cx| {
         let enough = client.timer.poll_fired(cx) || client.worker.is_stopping();
