@@ -10,9 +10,9 @@ use model::{Key, Snapshot};
 use store::{
     Commit, Error, Expect, Store, Write,
     etcd::proto::{
-        CompactionRequest, CompactionResponse, Compare, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
-        PutResponse, RangeRequest, RangeResponse, RequestOp, ResponseHeader, ResponseOp, TxnRequest,
-        TxnResponse,
+        CompactionRequest, CompactionResponse, Compare, DeleteRangeRequest, DeleteRangeResponse, KeyValue,
+        PutRequest, PutResponse, RangeRequest, RangeResponse, RequestOp, ResponseHeader, ResponseOp,
+        TxnRequest, TxnResponse,
         compare::{CompareResult, CompareTarget, TargetUnion},
         range_request::{SortOrder, SortTarget},
         request_op::Request as Op,
@@ -60,6 +60,7 @@ fn refused(error: &Refused) -> Status {
         Refused::NoSuchLease => Status::not_found(error.to_string()),
         Refused::LeaseExists => Status::failed_precondition(error.to_string()),
         Refused::TooMany => Status::resource_exhausted(error.to_string()),
+        Refused::TooBig => Status::invalid_argument(error.to_string()),
     }
 }
 
@@ -105,24 +106,28 @@ impl Api {
         }
         let span = Span::new(&request.key, &request.range_end);
         let limit = usize::try_from(request.limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
-        let by_key = request.sort_order != SortOrder::Descend as i32
-            && (request.sort_target == SortTarget::Key as i32
-                || request.sort_order == SortOrder::None as i32);
+        let sorted =
+            request.sort_order == SortOrder::Descend as i32 || request.sort_target != SortTarget::Key as i32;
+        // In the order of keys one more than asked for tells whether there are more.
+        let most = if sorted { usize::MAX } else { limit.saturating_add(1) };
         let mut count = 0_usize;
         let mut kvs = Vec::new();
         let keyspace = Keyspace { prefix: &self.prefix, snapshot, instances: &self.instances };
         keyspace.walk(&span, |entry| {
+            // As etcd counts: whatever the bounds of revisions leave out.
             count += 1;
-            if request.count_only || !in_bounds(entry, request) || (by_key && kvs.len() >= limit) {
-                return;
+            if !request.count_only && kvs.len() < most && in_bounds(entry, request) {
+                kvs.push(entry.kv(request.keys_only && !sorted));
             }
-            kvs.push(entry.kv(request.keys_only));
         });
-        if !by_key {
+        if sorted {
             sort(&mut kvs, request);
-            kvs.truncate(limit);
         }
-        let more = !request.count_only && count > kvs.len() && kvs.len() >= limit;
+        let more = kvs.len() > limit;
+        kvs.truncate(limit);
+        if request.keys_only {
+            kvs.iter_mut().for_each(|kv| kv.value.clear());
+        }
         Ok(RangeResponse { header: None, kvs, more, count: i64::try_from(count).unwrap_or(i64::MAX) })
     }
 
@@ -235,15 +240,22 @@ impl Api {
         commit: &mut Commit,
     ) -> Result<PutResponse, Status> {
         let header = Some(self.header_at(snapshot.revision));
-        if let Some(name) = self.instance_key(&put.key) {
+        let instance_key = self.instance_key(&put.key);
+        if instance_key.is_none() {
+            if keyspace::is_placeholder(&self.prefix, put) {
+                // What APISIX's `init_etcd` writes is there already, whoever asks for it.
+                return Ok(PutResponse { header, prev_kv: None });
+            }
+            self.may_write(&put.key)?;
+        }
+        let before = self.find(&put.key, snapshot);
+        let put = completed(put, before.as_ref())?;
+        let prev_kv = before.filter(|_| put.prev_kv);
+        if let Some(name) = instance_key {
             self.instances.put(name, put.value.clone(), put.lease, snapshot.revision.max(1))?;
-            return Ok(PutResponse { header, prev_kv: None });
+            return Ok(PutResponse { header, prev_kv });
         }
         let key = self.writable(&put.key)?;
-        let prev_kv = snapshot
-            .get(&key)
-            .filter(|_| put.prev_kv)
-            .map(|resource| keyspace::resource_kv(&keyspace::path(&self.prefix, &key), resource, false));
         let ttl = match put.lease {
             0 => None,
             lease => {
@@ -313,14 +325,21 @@ impl Api {
         })
     }
 
-    fn holds(&self, compare: &Compare, snapshot: &Snapshot) -> bool {
-        let mut found = (0, 0, 0, Bytes::new(), 0);
+    fn find(&self, key: &[u8], snapshot: &Snapshot) -> Option<KeyValue> {
+        let mut found = None;
         let keyspace = Keyspace { prefix: &self.prefix, snapshot, instances: &self.instances };
-        keyspace.walk(&Span::new(&compare.key, b""), |entry| {
-            let kv = entry.kv(false);
-            found = (kv.version, kv.create_revision, kv.mod_revision, kv.value, kv.lease);
-        });
-        let (version, created, modified, value, lease) = found;
+        keyspace.walk(&Span::new(key, b""), |entry| found = Some(entry.kv(false)));
+        found
+    }
+
+    fn holds(&self, compare: &Compare, snapshot: &Snapshot) -> bool {
+        let found = self.find(&compare.key, snapshot);
+        if found.is_none() && compare.target == CompareTarget::Value as i32 {
+            // A key that is not there has no value, not even one that differs.
+            return false;
+        }
+        let KeyValue { version, create_revision: created, mod_revision: modified, value, lease, .. } =
+            found.unwrap_or_default();
         let order = match (&compare.target_union, CompareTarget::try_from(compare.target)) {
             (Some(TargetUnion::Version(wanted)), _) => version.cmp(wanted),
             (Some(TargetUnion::CreateRevision(wanted)), _) => created.cmp(wanted),
@@ -343,6 +362,27 @@ impl Api {
     }
 }
 
+/// A put with what it keeps of the key as it is.
+fn completed(put: &PutRequest, before: Option<&KeyValue>) -> Result<PutRequest, Status> {
+    let wrong = |text: &str| Err(Status::invalid_argument(text));
+    let mut put = put.clone();
+    if put.ignore_value && !put.value.is_empty() {
+        return wrong("etcdserver: value is provided");
+    }
+    if put.ignore_lease && put.lease != 0 {
+        return wrong("etcdserver: lease is provided");
+    }
+    match before {
+        None if put.ignore_value || put.ignore_lease => return wrong("etcdserver: key not found"),
+        Some(before) if put.ignore_value => put.value = before.value.clone(),
+        _ => {}
+    }
+    if let Some(before) = before.filter(|_| put.ignore_lease) {
+        put.lease = before.lease;
+    }
+    Ok(put)
+}
+
 /// What a key is in the state that was decided upon: it must still be so when the commit is done.
 fn observed(snapshot: &Snapshot, key: &Key) -> Expect {
     snapshot.get(key).map_or(Expect::Absent, |resource| Expect::At(resource.modified))
@@ -356,7 +396,7 @@ fn in_bounds(entry: &Entry<'_>, request: &RangeRequest) -> bool {
         && within(created, request.min_create_revision, request.max_create_revision)
 }
 
-fn sort(kvs: &mut [store::etcd::proto::KeyValue], request: &RangeRequest) {
+fn sort(kvs: &mut [KeyValue], request: &RangeRequest) {
     match SortTarget::try_from(request.sort_target) {
         Ok(SortTarget::Version) => kvs.sort_by_key(|kv| kv.version),
         Ok(SortTarget::Create) => kvs.sort_by_key(|kv| kv.create_revision),

@@ -18,14 +18,17 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 use store::etcd::proto::{
     self, AuthenticateRequest, CompactionRequest, DeleteRangeRequest, LeaseGrantRequest,
-    LeaseKeepAliveRequest, LeaseRevokeRequest, PutRequest, RangeRequest, TxnRequest, WatchRequest,
-    watch_request::RequestUnion,
+    LeaseKeepAliveRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, PutRequest, RangeRequest, TxnRequest,
+    WatchRequest, watch_request::RequestUnion,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
-use super::{Service, watcher};
+use super::{
+    Service,
+    watcher::{self, Watcher},
+};
 
 /// Bytes of one request's body.
 const BODY_LIMIT: usize = 4 * 1024 * 1024;
@@ -38,10 +41,14 @@ pub fn router(service: Service) -> Router {
         .route("/kv/txn", post(txn))
         .route("/kv/compaction", post(compact))
         .route("/kv/lease/revoke", post(revoke))
+        .route("/kv/lease/timetolive", post(time_to_live))
+        .route("/kv/lease/leases", post(leases))
         .route("/watch", post(watch))
         .route("/lease/grant", post(grant))
         .route("/lease/revoke", post(revoke))
         .route("/lease/keepalive", post(keep_alive))
+        .route("/lease/timetolive", post(time_to_live))
+        .route("/lease/leases", post(leases))
         .route("/maintenance/status", post(status))
         .route("/auth/authenticate", post(authenticate));
     Router::new()
@@ -91,6 +98,14 @@ async fn keep_alive(State(service): State<Service>, body: Bytes) -> Response {
     answer(async { Ok(json!({"result": service.keep_alive(&parse::<LeaseKeepAliveRequest>(&body)?)})) }).await
 }
 
+async fn time_to_live(State(service): State<Service>, body: Bytes) -> Response {
+    answer(async { Ok(service.time_to_live(&parse::<LeaseTimeToLiveRequest>(&body)?)) }).await
+}
+
+async fn leases(State(service): State<Service>) -> Response {
+    answer(async { Ok(service.leases()) }).await
+}
+
 async fn status(State(service): State<Service>) -> Response {
     answer(async { Ok(service.status()) }).await
 }
@@ -109,8 +124,9 @@ async fn watch(State(service): State<Service>, body: Bytes) -> Response {
         Ok(_) => return refuse(&Status::invalid_argument("a watch begins with `create_request`")),
         Err(error) => return refuse(&error),
     };
-    let (out, answers) = mpsc::channel(64);
-    tokio::spawn(watcher::run(Arc::clone(&service.api), create.watch_id, create, out));
+    let (out, answers) = mpsc::channel(super::grpc::QUEUE);
+    let watcher = Watcher { id: create.watch_id, request: create, out, told: Arc::default() };
+    tokio::spawn(watcher::run(Arc::clone(&service.api), watcher));
     let lines = ReceiverStream::new(answers).map(|answer| {
         let mut line = json!({ "result": answer }).to_string();
         line.push('\n');

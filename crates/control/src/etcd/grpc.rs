@@ -1,6 +1,13 @@
 //! etcd's gRPC services over [`Api`].
 
-use std::{collections::HashMap, pin::Pin, sync::Arc};
+use std::{
+    collections::HashMap,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use futures_util::{Stream, StreamExt as _};
 use store::etcd::proto::{self, WatchResponse, watch_request::RequestUnion};
@@ -8,12 +15,16 @@ use tokio::{sync::mpsc, task::AbortHandle};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Service, api::Api, watcher};
+use super::{
+    Service,
+    api::Api,
+    watcher::{self, Watcher},
+};
 
-/// Answers waiting for one client; more make the watchers wait.
-const QUEUE: usize = 64;
-/// Watches on one stream.
-const WATCHES: usize = 1_000;
+/// Answers of about a megabyte at most that wait for one client; more make its watchers wait.
+pub(super) const QUEUE: usize = 8;
+/// Watches on one stream; APISIX has one, etcdctl as many as it is told.
+const WATCHES: usize = 100;
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -70,19 +81,21 @@ async fn serve_watches(
     out: mpsc::Sender<WatchResponse>,
 ) {
     let mut running = Watches::default();
-    while let Some(Ok(request)) = requests.next().await {
-        let answer = match request.request_union {
-            Some(RequestUnion::CreateRequest(create)) => running.create(&api, create, &out),
-            Some(RequestUnion::CancelRequest(cancel)) => running.cancel(&api, cancel.watch_id),
-            Some(RequestUnion::ProgressRequest(_)) => {
-                Some(WatchResponse { header: Some(api.header()), watch_id: -1, ..Default::default() })
-            }
-            None => None,
+    loop {
+        let request = tokio::select! {
+            request = requests.next() => request,
+            () = out.closed() => return,
+        };
+        let answer = match request {
+            Some(Ok(request)) => running.answer(&api, request, &out),
+            Some(Err(_)) => return,
+            // It has nothing more to ask, and goes on listening.
+            None => return out.closed().await,
         };
         if let Some(answer) = answer
             && out.send(answer).await.is_err()
         {
-            break;
+            return;
         }
     }
 }
@@ -90,11 +103,31 @@ async fn serve_watches(
 /// The watches of one stream; they end with it.
 #[derive(Default)]
 struct Watches {
-    tasks: HashMap<i64, AbortHandle>,
+    running: HashMap<i64, Running>,
     next: i64,
 }
 
+struct Running {
+    task: AbortHandle,
+    told: Arc<AtomicU64>,
+}
+
 impl Watches {
+    fn answer(
+        &mut self,
+        api: &Arc<Api>,
+        request: proto::WatchRequest,
+        out: &mpsc::Sender<WatchResponse>,
+    ) -> Option<WatchResponse> {
+        // Those whose history had gone have said so and ended.
+        self.running.retain(|_, running| !running.task.is_finished());
+        match request.request_union? {
+            RequestUnion::CreateRequest(create) => self.create(api, create, out),
+            RequestUnion::CancelRequest(cancel) => self.cancel(api, cancel.watch_id),
+            RequestUnion::ProgressRequest(_) => self.progress(api),
+        }
+    }
+
     fn create(
         &mut self,
         api: &Arc<Api>,
@@ -103,37 +136,56 @@ impl Watches {
     ) -> Option<WatchResponse> {
         let mut id = request.watch_id;
         if id == 0 {
-            while self.tasks.contains_key(&self.next) {
+            while self.running.contains_key(&self.next) {
                 self.next += 1;
             }
             id = self.next;
             self.next += 1;
         }
-        if self.tasks.contains_key(&id) || self.tasks.len() >= WATCHES {
-            return Some(WatchResponse {
-                header: Some(api.header()),
-                watch_id: -1,
-                created: true,
-                canceled: true,
-                cancel_reason: "duplicate watch id, or too many watches on one stream".into(),
-                ..Default::default()
-            });
+        if self.running.contains_key(&id) {
+            return Some(refused(api, "mvcc: duplicate watch ID provided on the WatchStream"));
         }
-        let task = tokio::spawn(watcher::run(api.clone(), id, request, out.clone()));
-        self.tasks.insert(id, task.abort_handle());
+        if self.running.len() >= WATCHES {
+            return Some(refused(api, "too many watches on one stream"));
+        }
+        let told = Arc::<AtomicU64>::default();
+        let watcher = Watcher { id, request, out: out.clone(), told: told.clone() };
+        let task = tokio::spawn(watcher::run(api.clone(), watcher)).abort_handle();
+        self.running.insert(id, Running { task, told });
         None
     }
 
     fn cancel(&mut self, api: &Api, id: i64) -> Option<WatchResponse> {
-        let task = self.tasks.remove(&id)?;
-        task.abort();
+        self.running.remove(&id)?.task.abort();
         Some(WatchResponse { header: Some(api.header()), watch_id: id, canceled: true, ..Default::default() })
+    }
+
+    /// How far all watches have come: whoever hears it may ask for what came after. Says nothing before all of them
+    /// have begun, as etcd.
+    fn progress(&self, api: &Api) -> Option<WatchResponse> {
+        let told = self.running.values().map(|running| running.told.load(Ordering::Acquire)).min();
+        let current = api.mirror.view().map_or(0, |snapshot| snapshot.revision);
+        let revision = told.map_or(current, |told| told.min(current));
+        let header = Some(api.header_at(revision));
+        (revision > 0).then(|| WatchResponse { header, watch_id: -1, ..Default::default() })
+    }
+}
+
+/// As etcd answers where no watch comes about.
+fn refused(api: &Api, why: &str) -> WatchResponse {
+    WatchResponse {
+        header: Some(api.header()),
+        watch_id: -1,
+        created: true,
+        canceled: true,
+        cancel_reason: why.to_owned(),
+        ..Default::default()
     }
 }
 
 impl Drop for Watches {
     fn drop(&mut self) {
-        self.tasks.values().for_each(AbortHandle::abort);
+        self.running.values().for_each(|running| running.task.abort());
     }
 }
 
@@ -169,26 +221,14 @@ impl proto::lease_server::Lease for Service {
         &self,
         request: Request<proto::LeaseTimeToLiveRequest>,
     ) -> Result<Response<proto::LeaseTimeToLiveResponse>, Status> {
-        let id = request.get_ref().id;
-        let (left, granted, keys) = self.api.instances.time_to_live(id).unwrap_or((-1, 0, Vec::new()));
-        let keys =
-            if request.get_ref().keys { keys.into_iter().map(Into::into).collect() } else { Vec::new() };
-        let header = Some(self.api.header());
-        Ok(Response::new(proto::LeaseTimeToLiveResponse {
-            header,
-            id,
-            ttl: left,
-            granted_ttl: granted,
-            keys,
-        }))
+        Ok(Response::new(self.time_to_live(request.get_ref())))
     }
 
     async fn lease_leases(
         &self,
         _: Request<proto::LeaseLeasesRequest>,
     ) -> Result<Response<proto::LeaseLeasesResponse>, Status> {
-        let leases = self.api.instances.leases().into_iter().map(|id| proto::LeaseStatus { id }).collect();
-        Ok(Response::new(proto::LeaseLeasesResponse { header: Some(self.api.header()), leases }))
+        Ok(Response::new(self.leases()))
     }
 }
 
@@ -197,9 +237,9 @@ impl Service {
         &self,
         request: &proto::LeaseGrantRequest,
     ) -> Result<proto::LeaseGrantResponse, Status> {
-        let id = self.api.instances.grant(request.id, request.ttl)?;
+        let (id, ttl) = self.api.instances.grant(request.id, request.ttl)?;
         let header = Some(self.api.header());
-        Ok(proto::LeaseGrantResponse { header, id, ttl: request.ttl, error: String::new() })
+        Ok(proto::LeaseGrantResponse { header, id, ttl, error: String::new() })
     }
 
     pub(super) fn revoke(
@@ -213,6 +253,22 @@ impl Service {
     pub(super) fn keep_alive(&self, request: &proto::LeaseKeepAliveRequest) -> proto::LeaseKeepAliveResponse {
         let ttl = self.api.instances.keep_alive(request.id);
         proto::LeaseKeepAliveResponse { header: Some(self.api.header()), id: request.id, ttl }
+    }
+
+    pub(super) fn time_to_live(
+        &self,
+        request: &proto::LeaseTimeToLiveRequest,
+    ) -> proto::LeaseTimeToLiveResponse {
+        let (ttl, granted_ttl, keys) =
+            self.api.instances.time_to_live(request.id).unwrap_or((-1, 0, Vec::new()));
+        let keys = if request.keys { keys.into_iter().map(Into::into).collect() } else { Vec::new() };
+        let header = Some(self.api.header());
+        proto::LeaseTimeToLiveResponse { header, id: request.id, ttl, granted_ttl, keys }
+    }
+
+    pub(super) fn leases(&self) -> proto::LeaseLeasesResponse {
+        let leases = self.api.instances.leases().into_iter().map(|id| proto::LeaseStatus { id }).collect();
+        proto::LeaseLeasesResponse { header: Some(self.api.header()), leases }
     }
 
     pub(super) fn status(&self) -> proto::StatusResponse {

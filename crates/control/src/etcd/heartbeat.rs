@@ -2,7 +2,7 @@
 
 use axum::{
     Json, Router,
-    extract::State,
+    extract::{DefaultBodyLimit, State},
     response::{IntoResponse, Response},
     routing::post,
 };
@@ -14,6 +14,8 @@ use super::{Service, instances::Heartbeat};
 
 /// Where heartbeats are posted. API7's.
 pub const PATH: &str = "/api/dataplane/heartbeat";
+/// Bytes of a heartbeat: each is kept for minutes.
+const LIMIT: usize = 16 * 1024;
 
 /// What a heartbeat needs.
 #[derive(Clone)]
@@ -24,7 +26,7 @@ pub struct Answerer {
 }
 
 pub fn router(answerer: Answerer) -> Router {
-    Router::new().route(PATH, post(beat)).with_state(answerer)
+    Router::new().route(PATH, post(beat)).layer(DefaultBodyLimit::max(LIMIT)).with_state(answerer)
 }
 
 async fn beat(State(answerer): State<Answerer>, body: axum::body::Bytes) -> Response {

@@ -16,6 +16,10 @@ use serde::{Deserialize, Serialize};
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
 /// Leases and keys a control plane keeps at most; more are refused.
 const MOST: usize = 10_000;
+/// Bytes of one instance key and its value; more are refused.
+const BIGGEST: usize = 32 * 1024;
+/// Seconds a lease may ask for: an instance key is about a running process.
+const TTL: std::ops::RangeInclusive<i64> = 1..=86_400;
 
 /// What a data plane says of itself. API7's names; unknown fields are ignored.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -51,7 +55,6 @@ struct State {
     beats: BTreeMap<String, (Instant, Heartbeat)>,
     keys: BTreeMap<String, InstanceKey>,
     leases: HashMap<i64, Lease>,
-    next_lease: i64,
 }
 
 /// All of them.
@@ -69,6 +72,8 @@ pub enum Refused {
     LeaseExists,
     #[error("too many instance keys or leases")]
     TooMany,
+    #[error("etcdserver: request is too large")]
+    TooBig,
 }
 
 impl Instances {
@@ -89,6 +94,9 @@ impl Instances {
     }
 
     pub fn put(&self, key: String, value: Bytes, lease: i64, revision: u64) -> Result<(), Refused> {
+        if key.len() + value.len() > BIGGEST {
+            return Err(Refused::TooBig);
+        }
         let mut state = self.state();
         if lease != 0 && !state.leases.contains_key(&lease) {
             return Err(Refused::NoSuchLease);
@@ -108,8 +116,8 @@ impl Instances {
         before - state.keys.len()
     }
 
-    /// Grants a lease of `ttl` seconds; `id` 0 means: choose one.
-    pub fn grant(&self, id: i64, ttl: i64) -> Result<i64, Refused> {
+    /// Grants a lease of about `ttl` seconds; `id` 0 means: choose one. Gives its id and its seconds.
+    pub fn grant(&self, id: i64, ttl: i64) -> Result<(i64, i64), Refused> {
         let mut state = self.state();
         if state.leases.len() >= MOST {
             return Err(Refused::TooMany);
@@ -118,8 +126,9 @@ impl Instances {
             return Err(Refused::LeaseExists);
         }
         let id = if id == 0 { state.unused_lease() } else { id };
+        let ttl = ttl.clamp(*TTL.start(), *TTL.end());
         state.leases.insert(id, Lease { ttl, until: Instant::now() + seconds(ttl) });
-        Ok(id)
+        Ok((id, ttl))
     }
 
     pub fn revoke(&self, id: i64) -> Result<(), Refused> {
@@ -170,19 +179,20 @@ impl Instances {
 }
 
 impl State {
-    fn unused_lease(&mut self) -> i64 {
+    /// By chance, as etcd's are: who kept one through a restart must not keep somebody else's alive. Below 2^53,
+    /// for clients to whom every number is a float.
+    fn unused_lease(&self) -> i64 {
         loop {
-            self.next_lease += 1;
-            if !self.leases.contains_key(&self.next_lease) {
-                return self.next_lease;
+            let id = i64::from(rand::random::<u32>()) << 20 | i64::from(rand::random::<u32>() >> 12);
+            if id != 0 && !self.leases.contains_key(&id) {
+                return id;
             }
         }
     }
 }
 
 fn seconds(ttl: i64) -> Duration {
-    // A day at most: an instance key is about a running process.
-    Duration::from_secs(u64::try_from(ttl).unwrap_or(0).clamp(1, 86_400))
+    Duration::from_secs(u64::try_from(ttl).unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -192,7 +202,8 @@ mod tests {
     #[test]
     fn a_key_lives_as_long_as_its_lease() {
         let instances = Instances::default();
-        let lease = instances.grant(0, 60).unwrap();
+        let (lease, ttl) = instances.grant(0, 60).unwrap();
+        assert_eq!(ttl, 60);
         instances.put("/apisix/data_plane/a".into(), Bytes::from_static(b"{}"), lease, 7).unwrap();
         assert_eq!(instances.keys().len(), 1);
         assert_eq!(instances.keep_alive(lease), 60);
@@ -204,5 +215,16 @@ mod tests {
             instances.put("/apisix/data_plane/a".into(), Bytes::new(), lease, 7),
             Err(Refused::NoSuchLease)
         );
+    }
+
+    #[test]
+    fn what_a_data_plane_may_keep_is_bounded() {
+        let instances = Instances::default();
+        let value = Bytes::from(vec![0; BIGGEST]);
+        assert_eq!(instances.put("/apisix/data_plane/a".into(), value, 0, 7), Err(Refused::TooBig));
+        // What is granted is what is told.
+        assert_eq!(instances.grant(5, 0), Ok((5, 1)));
+        assert_eq!(instances.grant(6, i64::MAX), Ok((6, 86_400)));
+        assert_eq!(instances.keep_alive(6), 86_400);
     }
 }

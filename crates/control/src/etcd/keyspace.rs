@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use model::{Key, Kind, Resource, Snapshot};
-use store::etcd::proto::KeyValue;
+use store::etcd::proto::{KeyValue, PutRequest};
 
 use super::instances::Instances;
 
@@ -147,6 +147,13 @@ pub fn path(prefix: &str, key: &Key) -> String {
 pub fn parse(prefix: &str, key: &[u8]) -> Option<Key> {
     let text = std::str::from_utf8(key).ok()?;
     text.strip_prefix(prefix)?.strip_prefix('/')?.parse().ok()
+}
+
+/// Whether a put would write just the placeholder of a folder.
+pub fn is_placeholder(prefix: &str, put: &PutRequest) -> bool {
+    let folder = put.key.strip_prefix(prefix.as_bytes()).and_then(|rest| rest.strip_prefix(b"/"));
+    let folder = folder.and_then(|rest| rest.strip_suffix(b"/"));
+    put.value == PLACEHOLDER && folder.is_some_and(|name| !name.is_empty() && !name.contains(&b'/'))
 }
 
 impl<'a> Keyspace<'a> {

@@ -18,6 +18,9 @@ use tokio::sync::watch;
 const HISTORY: usize = 10_000;
 /// How many past snapshots are kept for reads pinned to a revision (the later pages of a paged read).
 const PAST: usize = 1_000;
+/// A watcher gets batches of about so many changes at once, or so many bytes of values: it copies them.
+const CHANGES_AT_ONCE: usize = 1_000;
+const BYTES_AT_ONCE: usize = 1024 * 1024;
 
 /// Follows a store.
 pub struct Mirror {
@@ -25,6 +28,7 @@ pub struct Mirror {
     revision: watch::Sender<u64>,
 }
 
+#[derive(Default)]
 struct State {
     /// None until the store was read for the first time.
     current: Option<Snapshot>,
@@ -32,22 +36,21 @@ struct State {
     history: VecDeque<Arc<Batch>>,
     /// Watching from below this revision is not possible any more.
     oldest: u64,
+    /// Grows when the store's history is replaced by another one: its revisions then mean something else.
+    lineage: u64,
     last_error: Option<String>,
 }
 
 impl Mirror {
     /// Begins to follow `store`. The task ends when the mirror is dropped.
     pub fn start(store: Arc<dyn Store>) -> Arc<Self> {
-        let state = State {
-            current: None,
-            past: VecDeque::new(),
-            history: VecDeque::new(),
-            oldest: 0,
-            last_error: None,
-        };
-        let mirror = Arc::new(Self { state: RwLock::new(state), revision: watch::Sender::new(0) });
+        let mirror = Arc::new(Self::unread());
         tokio::spawn(follow(Arc::downgrade(&mirror), store));
         mirror
+    }
+
+    pub(super) fn unread() -> Self {
+        Self { state: RwLock::default(), revision: watch::Sender::new(0) }
     }
 
     /// Everything, at the newest revision seen.
@@ -73,20 +76,26 @@ impl Mirror {
         }
     }
 
-    /// The batches after `revision`, as many as there are up to about `limit` changes.
-    pub fn after(&self, revision: u64, limit: usize) -> Result<Vec<Arc<Batch>>, Error> {
+    /// Which history revisions belong to, for [`after`](Self::after).
+    pub fn lineage(&self) -> u64 {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).lineage
+    }
+
+    /// The batches after `revision` of a lineage, as many as are good to send at once.
+    pub fn after(&self, revision: u64, lineage: u64) -> Result<Vec<Arc<Batch>>, Error> {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        if revision < state.oldest {
+        if revision < state.oldest || lineage != state.lineage {
             return Err(Error::Compacted { asked: revision, oldest: state.oldest });
         }
         let from = state.history.partition_point(|batch| batch.revision <= revision);
-        let mut changes = 0;
+        let (mut changes, mut bytes) = (0, 0);
         Ok(state
             .history
             .range(from..)
             .take_while(|batch| {
-                let fits = changes < limit;
+                let fits = changes < CHANGES_AT_ONCE && bytes < BYTES_AT_ONCE;
                 changes += batch.changes.len();
+                bytes += batch.changes.iter().map(size).sum::<usize>();
                 fits
             })
             .cloned()
@@ -116,6 +125,10 @@ impl Mirror {
         {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
             state.last_error = None;
+            let other = |old: &Snapshot| old.store_id != snapshot.store_id || revision < old.revision;
+            if state.current.as_ref().is_some_and(other) {
+                state.lineage += 1;
+            }
             // Batches between the two snapshots are unknown: watchers from before read everything again.
             if state.current.as_ref().is_none_or(|old| old.revision != revision) {
                 state.oldest = revision;
@@ -165,9 +178,22 @@ impl Mirror {
     }
 }
 
+/// Bytes of a change that are copied to send it.
+fn size(change: &Change) -> usize {
+    match change {
+        Change::Put(resource) => resource.value.len(),
+        Change::Delete(_) => 0,
+    }
+}
+
+/// Between attempts to follow a store that fails.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+
 async fn follow(mirror: std::sync::Weak<Mirror>, store: Arc<dyn Store>) {
-    let mut pause = Duration::from_millis(50);
+    let mut pause = FIRST_PAUSE;
     loop {
+        let began = std::time::Instant::now();
         match follow_once(&mirror, store.as_ref()).await {
             Ok(()) => return,
             Err(error) => {
@@ -177,8 +203,11 @@ async fn follow(mirror: std::sync::Weak<Mirror>, store: Arc<dyn Store>) {
                 }
             }
         }
+        if began.elapsed() > LONGEST_PAUSE * 2 {
+            pause = FIRST_PAUSE;
+        }
         tokio::time::sleep(pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
-        pause = (pause * 2).min(Duration::from_secs(3));
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
@@ -230,4 +259,43 @@ async fn from_snapshot(mirror: &std::sync::Weak<Mirror>, store: &dyn Store) -> R
         mirror.replace(snapshot);
     }
     Ok(batches)
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{Key, Kind};
+
+    use super::*;
+
+    #[test]
+    fn watchers_of_a_history_that_was_replaced_read_everything_again() {
+        let mirror = Mirror::unread();
+        mirror.replace(Snapshot::new("a", 7));
+        let lineage = mirror.lineage();
+        let changes = vec![Change::Delete(Key::new(Kind::Routes, "1"))];
+        mirror.apply(Batch { revision: 8, changes: changes.clone() });
+        assert_eq!(mirror.after(7, lineage).unwrap().len(), 1);
+        // A store that was restored: its next revisions are older than what watchers have seen.
+        mirror.replace(Snapshot::new("a", 3));
+        mirror.apply(Batch { revision: 9, changes });
+        assert!(matches!(mirror.after(8, lineage), Err(Error::Compacted { oldest: 3, .. })));
+        assert_eq!(mirror.after(3, mirror.lineage()).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_watcher_is_not_given_everything_at_once() {
+        let mirror = Mirror::unread();
+        mirror.replace(Snapshot::new("a", 1));
+        let value = "x".repeat(BYTES_AT_ONCE / 2);
+        for revision in 2..10 {
+            let resource = model::Resource {
+                key: Key::new(Kind::Routes, "1"),
+                value: value.as_str().into(),
+                created: 2,
+                modified: revision,
+            };
+            mirror.apply(Batch { revision, changes: vec![Change::Put(Arc::new(resource))] });
+        }
+        assert_eq!(mirror.after(1, 0).unwrap().len(), 2);
+    }
 }

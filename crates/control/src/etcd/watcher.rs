@@ -1,6 +1,9 @@
 //! One watch of one data plane: a cursor over the mirror's history.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use model::Change;
 use store::{
@@ -10,25 +13,43 @@ use store::{
         watch_create_request::FilterType,
     },
 };
-use tokio::{sync::mpsc, time::Duration};
+use tokio::{
+    sync::mpsc,
+    time::{Duration, Instant},
+};
 
 use super::{
     api::Api,
     keyspace::{self, Span, signed},
 };
 
-/// How many changes one answer carries at most; a data plane far behind gets several.
-const CHANGES_AT_ONCE: usize = 1_000;
+/// Events in one answer to a watch that asked for fragments.
+const FRAGMENT: usize = 1_000;
 /// A watch that asked for it hears of the newest revision this often, as etcd does.
 const PROGRESS: Duration = Duration::from_secs(600);
 
+/// One watch: what was asked, and where the answers go.
+pub struct Watcher {
+    pub id: i64,
+    pub request: WatchCreateRequest,
+    pub out: mpsc::Sender<WatchResponse>,
+    /// Everything up to this revision has been sent; 0 before the beginning.
+    pub told: Arc<AtomicU64>,
+}
+
 /// Serves one watch until the client is gone, the watch is cancelled, or history no longer reaches back.
-pub async fn run(api: Arc<Api>, id: i64, request: WatchCreateRequest, out: mpsc::Sender<WatchResponse>) {
+pub async fn run(api: Arc<Api>, watcher: Watcher) {
+    let Watcher { id, request, out, told } = watcher;
     let mut revisions = api.mirror.revisions();
-    // A control plane that has just started may not have read its store yet.
-    if revisions.wait_for(|revision| *revision > 0).await.is_err() {
+    // A control plane that has just started may not have read its store yet; a client need not wait for that.
+    let read = tokio::select! {
+        read = revisions.wait_for(|revision| *revision > 0) => read.is_ok(),
+        () = out.closed() => false,
+    };
+    if !read {
         return;
     }
+    let lineage = api.mirror.lineage();
     let created =
         WatchResponse { header: Some(api.header()), watch_id: id, created: true, ..Default::default() };
     let current = *revisions.borrow_and_update();
@@ -40,17 +61,22 @@ pub async fn run(api: Arc<Api>, id: i64, request: WatchCreateRequest, out: mpsc:
         start => start - 1,
     };
     let span = Span::new(&request.key, &request.range_end);
+    let mut spoke = Instant::now();
     loop {
-        match api.mirror.after(cursor, CHANGES_AT_ONCE) {
+        match api.mirror.after(cursor, lineage) {
             Ok(batches) => {
                 if let Some(last) = batches.last() {
                     cursor = last.revision;
-                    let events = events(&api, &batches, &span, &request);
-                    if !events.is_empty() && out.send(answer(&api, id, cursor, events)).await.is_err() {
-                        return;
+                    for answer in answers(&api, id, &batches, &span, &request) {
+                        spoke = Instant::now();
+                        if out.send(answer).await.is_err() {
+                            return;
+                        }
                     }
+                    told.store(cursor, Ordering::Release);
                     continue;
                 }
+                told.store(cursor, Ordering::Release);
             }
             Err(error) => {
                 let _ = out.send(cancelled(&api, id, &error)).await;
@@ -60,13 +86,38 @@ pub async fn run(api: Arc<Api>, id: i64, request: WatchCreateRequest, out: mpsc:
         tokio::select! {
             changed = revisions.changed() => if changed.is_err() { return },
             () = out.closed() => return,
-            () = tokio::time::sleep(PROGRESS), if request.progress_notify => {
-                if out.send(answer(&api, id, cursor, Vec::new())).await.is_err() {
+            () = tokio::time::sleep_until(spoke + PROGRESS), if request.progress_notify => {
+                spoke = Instant::now();
+                // A watch of the future has been told of nothing yet.
+                let revision = cursor.min(*revisions.borrow());
+                if out.send(answer(&api, id, revision, Vec::new())).await.is_err() {
                     return;
                 }
             }
         }
     }
+}
+
+/// One answer for all of the batches, or several parts of it where the client wants it so.
+fn answers(
+    api: &Api,
+    id: i64,
+    batches: &[Arc<Batch>],
+    span: &Span,
+    request: &WatchCreateRequest,
+) -> Vec<WatchResponse> {
+    let revision = batches.last().map_or(0, |last| last.revision);
+    let mut rest = events(api, batches, span, request);
+    let mut answers = Vec::new();
+    while request.fragment && rest.len() > FRAGMENT {
+        let after = rest.split_off(FRAGMENT);
+        let part = std::mem::replace(&mut rest, after);
+        answers.push(WatchResponse { fragment: true, ..answer(api, id, revision, part) });
+    }
+    if !rest.is_empty() {
+        answers.push(answer(api, id, revision, rest));
+    }
+    answers
 }
 
 fn answer(api: &Api, id: i64, revision: u64, events: Vec<Event>) -> WatchResponse {
@@ -75,7 +126,8 @@ fn answer(api: &Api, id: i64, revision: u64, events: Vec<Event>) -> WatchRespons
 
 fn cancelled(api: &Api, id: i64, error: &Error) -> WatchResponse {
     let compact_revision = match error {
-        Error::Compacted { oldest, .. } => signed(*oldest),
+        // The first revision that can be watched from: APISIX comes back with just that one, at once.
+        Error::Compacted { oldest, .. } => signed(*oldest).saturating_add(1),
         _ => 0,
     };
     WatchResponse {
@@ -123,4 +175,29 @@ fn events(api: &Api, batches: &[Arc<Batch>], span: &Span, request: &WatchCreateR
         }
     }
     events
+}
+
+#[cfg(test)]
+mod tests {
+    use store::memory::Memory;
+
+    use super::*;
+    use crate::etcd::{Access, instances::Instances, mirror::Mirror};
+
+    #[tokio::test]
+    async fn a_client_that_goes_before_the_store_was_read_leaves_nothing_behind() {
+        let api = Api {
+            prefix: "/apisix".into(),
+            mirror: Arc::new(Mirror::unread()),
+            instances: Arc::new(Instances::default()),
+            store: Arc::new(Memory::new()),
+            access: Access::ReadOnly,
+            cluster: 1,
+        };
+        let (out, answers) = mpsc::channel(1);
+        let watcher = Watcher { id: 0, request: WatchCreateRequest::default(), out, told: Arc::default() };
+        let running = tokio::spawn(run(Arc::new(api), watcher));
+        drop(answers);
+        tokio::time::timeout(Duration::from_secs(10), running).await.expect("it ends").unwrap();
+    }
 }
