@@ -81,7 +81,7 @@ pub fn resolve(
     let source = source(file, role, provider, dp_fallback, &home, etcd_or_default, &mut problems);
     let proxy = (role != Role::ControlPlane).then(|| proxy(file, &below, env, &mut problems));
 
-    let settings = Settings {
+    let mut settings = Settings {
         file: path.to_owned(),
         data_dir,
         role,
@@ -103,6 +103,7 @@ pub fn resolve(
         home,
     };
     conflicts(&settings, &mut problems);
+    give_way(&mut settings, warnings);
     if settings.role == Role::DataPlane
         && file.apisix.enable_admin
         && file.deployment.admin.admin_key.is_some()
@@ -476,26 +477,59 @@ fn instance(file: &File, problems: &mut Vec<Problem>) -> Instance {
 
 /// Two of our listeners on one address can't be.
 fn conflicts(settings: &Settings, problems: &mut Vec<Problem>) {
+    let all = written(settings);
+    for (index, (key, listener)) in all.iter().enumerate() {
+        if let Some((other, _)) = all[..index].iter().find(|(_, other)| overlap(listener, other)) {
+            let text = format!("{} is also the address of {other}", listener.address);
+            problems.push(Problem::new(*key, text));
+        }
+    }
+}
+
+/// A default that another key of the file claims is gone without.
+fn give_way(settings: &mut Settings, warnings: &mut Vec<String>) {
+    let all = written(settings);
+    let mut gives_way = |key: &str, listener: &Listener| {
+        let claimed = all.iter().find(|(_, other)| !listener.explicit && overlap(listener, other));
+        if let Some((other, _)) = claimed {
+            warnings.push(format!("{key}: its default {} is the address of {other}", listener.address));
+        }
+        claimed.is_some()
+    };
+    settings.control_api = settings.control_api.filter(|listener| !gives_way("apisix.control", listener));
+    settings.status = settings.status.filter(|listener| !gives_way("apisix.status", listener));
+    settings.prometheus = settings
+        .prometheus
+        .take()
+        .filter(|prometheus| !gives_way("plugin_attr.prometheus", &prometheus.listen));
+    if let Some(proxy) = &mut settings.proxy {
+        proxy.tls_listen.retain(|listener| !gives_way("apisix.ssl.listen", listener));
+    }
+}
+
+/// The listeners the file asks for; see [`Listener::explicit`]. Nobody can do without the Admin API's.
+fn written(settings: &Settings) -> Vec<(&'static str, Listener)> {
     let mut all: Vec<(&str, Listener)> = Vec::new();
     if let Some(proxy) = &settings.proxy {
         all.extend(proxy.listen.iter().map(|listener| ("apisix.node_listen", *listener)));
         all.extend(proxy.tls_listen.iter().map(|listener| ("apisix.ssl.listen", *listener)));
     }
-    all.extend(settings.admin.iter().map(|admin| ("deployment.admin.admin_listen", admin.listen)));
-    all.extend(settings.dp_listen.iter().map(|dp| ("keelgate.dp_listen", dp.plain)));
+    let admin = settings.admin.iter().map(|admin| admin.listen.explicit_if(true));
+    all.extend(admin.map(|listener| ("deployment.admin.admin_listen", listener)));
+    if let Some(dp) = &settings.dp_listen {
+        all.push(("keelgate.dp_listen", dp.plain));
+        all.extend(dp.tls.iter().map(|(listener, _)| ("keelgate.dp_listen.tls_port", *listener)));
+    }
     all.extend(settings.control_api.map(|listener| ("apisix.control", listener)));
     all.extend(settings.status.map(|listener| ("apisix.status", listener)));
     all.extend(settings.prometheus.iter().map(|p| ("plugin_attr.prometheus.export_addr", p.listen)));
-    // A default that is taken gives way; see `Listener::explicit`.
     all.retain(|(_, listener)| listener.explicit);
-    for (index, (key, listener)) in all.iter().enumerate() {
-        let clash = all[..index].iter().find(|(_, other)| {
-            let (a, b) = (listener.address, other.address);
-            a.port() == b.port() && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
-        });
-        if let Some((other, _)) = clash {
-            let text = format!("{} is also the address of {other}", listener.address);
-            problems.push(Problem::new(*key, text));
-        }
-    }
+    all
+}
+
+fn overlap(a: &Listener, b: &Listener) -> bool {
+    let (a, b) = (a.address, b.address);
+    a.port() == b.port()
+        && a.port() != 0
+        && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
 }

@@ -124,3 +124,13 @@ fn secrets_do_not_show_in_debug_output() {
     let shown = format!("{settings:?}");
     assert!(!shown.contains("hush-"), "{shown}");
 }
+
+#[test]
+fn a_default_listener_gives_way_to_what_is_written() {
+    let loaded = parsed("apisix:\n  node_listen: 9090\n  status: {port: 9091}\n").unwrap();
+    assert_eq!(loaded.settings.control_api, None);
+    assert!(loaded.settings.prometheus.is_none());
+    assert_eq!(loaded.warnings.len(), 2, "{:?}", loaded.warnings);
+    // Not so the Admin API.
+    assert!(refusal("apisix:\n  node_listen: 9180\n").contains("9180 is also the address of"));
+}
