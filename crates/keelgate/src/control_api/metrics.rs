@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, sync::Arc};
 
 use axum::{Router, extract::State, response::IntoResponse, routing::get};
-use http::header;
+use http::{StatusCode, Uri, header};
 use store::source::Origin;
 
 use super::{Parts, View};
@@ -12,7 +12,16 @@ use super::{Parts, View};
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 pub fn router(view: Arc<View>, path: &str) -> Router {
-    Router::new().route(path, get(page)).with_state(view)
+    let path: Arc<str> = path.into();
+    // Not a route: what a person wrote there need not be one, and a route that is none is a panic.
+    let page = move |view: State<Arc<View>>, uri: Uri| async move {
+        if uri.path() == &*path {
+            page(view).await.into_response()
+        } else {
+            StatusCode::NOT_FOUND.into_response()
+        }
+    };
+    Router::new().fallback(get(page)).with_state(view)
 }
 
 async fn page(State(view): State<Arc<View>>) -> impl IntoResponse {
@@ -139,4 +148,25 @@ fn backup(status: &control::export::Status, page: &mut Page<'_>) {
 #[expect(clippy::cast_precision_loss, reason = "a metric is a float; 2^53 is enough")]
 fn count(number: u64) -> f64 {
     number as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_page_is_where_it_was_put_and_a_strange_place_is_no_panic() {
+        let loaded =
+            crate::settings::parse("", std::path::Path::new("/srv/conf/config.yaml"), &|_| None).unwrap();
+        let view = Arc::new(View::new(&loaded.settings));
+        for (path, asked, status) in
+            [("/m", "/m", 200), ("/m", "/n", 404), ("m", "/m", 404), ("/{", "/x", 404)]
+        {
+            let request = http::Request::get(asked).body(axum::body::Body::empty()).unwrap();
+            let answer = router(view.clone(), path).oneshot(request).await.unwrap();
+            assert_eq!(answer.status(), status, "{path} {asked}");
+        }
+    }
 }
