@@ -70,5 +70,8 @@ async fn live(loaded: Loaded) -> anyhow::Result<ExitCode> {
 async fn reload(planes: &mut Planes, file: &std::path::Path) -> anyhow::Result<()> {
     let Loaded { settings, warnings } = settings::load(file)?;
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    planes.reload(settings).await
+    let level = settings.log_level;
+    planes.reload(settings).await?;
+    log::change(level);
+    Ok(())
 }
