@@ -16,12 +16,19 @@ use hyper_util::{
     server::conn::auto,
     service::TowerToHyperService,
 };
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long a connection may finish its request after what it was served by is gone.
 const FAREWELL: Duration = Duration::from_secs(3);
 /// How long a TLS handshake or a request head may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// A peer that vanished without a word is noticed: a watch may be silent for days.
+const KEEPALIVE: TcpKeepalive =
+    TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(20));
+/// Connections the kernel keeps for us until they are accepted.
+const BACKLOG: i32 = 1024;
 
 /// What is served behind a listener.
 #[derive(Clone)]
@@ -44,10 +51,9 @@ struct Generation {
 }
 
 impl Server {
-    /// Listens; port 0 takes a free one.
-    pub fn bind(address: SocketAddr, site: Site) -> std::io::Result<Self> {
-        let socket = TcpListener::bind(address)?;
-        socket.set_nonblocking(true)?;
+    /// Listens; port 0 takes a free one. `beside` another listener of ours on that port, where there is one.
+    pub fn bind(address: SocketAddr, beside: bool, site: Site) -> std::io::Result<Self> {
+        let socket = listen(address, beside)?;
         let address = socket.local_addr()?;
         let generation = Arc::new(ArcSwap::from_pointee(Generation { site, over: CancellationToken::new() }));
         let server =
@@ -99,6 +105,24 @@ impl Drop for Server {
     }
 }
 
+/// Our own listeners may overlap while a reload goes from one address to the next; other processes' may not.
+fn listen(address: SocketAddr, beside: bool) -> std::io::Result<TcpListener> {
+    let socket = |shared: bool| {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(shared)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        std::io::Result::Ok(socket)
+    };
+    if !beside {
+        drop(socket(false)?);
+    }
+    let socket = socket(true)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
 async fn accept(
     listener: tokio::net::TcpListener,
     generation: Arc<ArcSwap<Generation>>,
@@ -113,6 +137,7 @@ async fn accept(
         match accepted {
             Ok((stream, peer)) => {
                 let _ = stream.set_nodelay(true);
+                let _ = SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE);
                 connections.spawn(greet(stream, peer, generation.load_full()));
             }
             Err(error) => {
@@ -160,4 +185,22 @@ where
     }
     // A watch never ends by itself: the data plane comes back to what is served now.
     let _ = tokio::time::timeout(FAREWELL, connection).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+
+    use super::*;
+
+    fn plain() -> Site {
+        Site { router: Router::new().route("/", get(|| async { "yes" })), tls: None }
+    }
+
+    #[tokio::test]
+    async fn an_address_of_another_process_is_not_shared() {
+        let theirs = Server::bind("127.0.0.1:0".parse().unwrap(), false, plain()).unwrap();
+        let error = Server::bind(theirs.address(), false, plain()).err().unwrap();
+        assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+    }
 }

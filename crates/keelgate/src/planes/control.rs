@@ -2,7 +2,11 @@
 //!
 //! The rule to know: a store that can't be reached yet is waited for; until then the listeners are there and say so.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwapOption;
@@ -13,22 +17,30 @@ use control::{
     export,
 };
 use http::StatusCode;
-use model::secrets::Keyring;
+use model::{InstanceEnvelope, secrets::Keyring};
 use serde_json::json;
 use store::{Store, backup::Signing};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::prove;
 use crate::{
     server::{Server, Site},
-    settings::{AdminRole, EtcdSettings, ExportSettings, Settings, StoreSettings},
+    settings::{AdminRole, AdminSettings, EtcdSettings, ExportSettings, Settings, StoreSettings},
 };
 
 /// A control plane, with its store or still waiting for it.
 pub struct ControlPlane {
     opened: Arc<ArcSwapOption<Opened>>,
     /// Ends the waiting for a store.
-    _opening: DropGuard,
+    cancel: CancellationToken,
+    dialling: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// A control plane to be: all that could go wrong with its settings has been tried.
+pub struct Prepared {
+    opening: Opening,
+    begin: Begin,
 }
 
 /// What there is once the store is open.
@@ -81,53 +93,83 @@ pub fn etcd_config(etcd: &EtcdSettings) -> store::etcd::Config {
     }
 }
 
-impl ControlPlane {
-    /// Begins; the doors serve as soon as the store is open.
-    pub fn start(settings: &Settings, opening: Opening, doors: Doors) -> anyhow::Result<Self> {
-        let opened = Arc::new(ArcSwapOption::empty());
-        let cancel = CancellationToken::new();
-        let begin = Begin { settings: settings.clone(), doors, opened: opened.clone() };
-        match opening {
-            Opening::Ready(store) => begin.with(store)?,
-            Opening::Dial(config) => {
-                let waiting = cancel.clone();
-                tokio::spawn(async move {
-                    tokio::select! {
-                        () = dial(&config, begin) => {}
-                        () = waiting.cancelled() => {}
-                    }
-                });
-            }
-        }
-        Ok(Self { opened, _opening: cancel.drop_guard() })
+impl Prepared {
+    /// Reads and checks everything; opens the store unless it is given, or far away.
+    pub fn new(settings: &Settings, kept: Option<Arc<dyn Store>>) -> anyhow::Result<Option<Self>> {
+        let Some(wanted) = &settings.store else { return Ok(None) };
+        let begin = Begin {
+            prefix: prefix(settings).into(),
+            group: settings.group.as_str().into(),
+            instance: settings.instance.clone(),
+            admin: settings.admin.as_ref().map(|admin| admin_config(settings, admin)).transpose()?,
+            export: settings.export.as_ref().map(|export| export_config(settings, export)).transpose()?,
+            prove: prove(settings),
+        };
+        let opening = match kept {
+            Some(store) => Opening::Ready(store),
+            None => open(wanted)?,
+        };
+        Ok(Some(Self { opening, begin }))
     }
 
+    /// Begins; the doors serve as soon as the store is open.
+    pub fn start(self, doors: Doors) -> ControlPlane {
+        let opened = Arc::new(ArcSwapOption::empty());
+        let cancel = CancellationToken::new();
+        let Self { opening, begin } = self;
+        let dialling = match opening {
+            Opening::Ready(store) => {
+                opened.store(Some(Arc::new(begin.with(store, &doors))));
+                None
+            }
+            Opening::Dial(config) => {
+                let (waiting, opened) = (cancel.clone(), opened.clone());
+                Some(tokio::spawn(async move {
+                    tokio::select! {
+                        store = dial(&config) => opened.store(Some(Arc::new(begin.with(store, &doors)))),
+                        () = waiting.cancelled() => {}
+                    }
+                }))
+            }
+        };
+        ControlPlane { opened, cancel, dialling: Mutex::new(dialling) }
+    }
+}
+
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+impl ControlPlane {
     pub fn opened(&self) -> Option<Arc<Opened>> {
         self.opened.load_full()
     }
 
-    /// Ends what writes to buckets; the store is given on.
-    pub async fn stop(&self) -> Option<Arc<dyn Store>> {
-        let opened = self.opened.swap(None)?;
-        if let Some(exporter) = &opened.exporter {
+    /// Ends the waiting for a store, and what writes to buckets.
+    pub async fn stop(&self) {
+        self.cancel.cancel();
+        // Whoever comes next has the doors: this one must not begin behind its back.
+        let dialling = self.dialling.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(dialling) = dialling {
+            let _ = dialling.await;
+        }
+        if let Some(opened) = self.opened.swap(None)
+            && let Some(exporter) = &opened.exporter
+        {
             exporter.stop().await;
         }
-        Some(opened.store.clone())
     }
 }
 
 /// Tries until the cluster answers.
-async fn dial(config: &store::etcd::Config, begin: Begin) {
+async fn dial(config: &store::etcd::Config) -> Arc<dyn Store> {
     let mut pause = Duration::from_millis(200);
     let mut told = String::new();
     loop {
         match store::etcd::Etcd::open(config.clone()).await {
-            Ok(etcd) => {
-                if let Err(error) = begin.with(Arc::new(etcd)) {
-                    tracing::error!(error = format!("{error:#}"), "the control plane can't begin");
-                }
-                return;
-            }
+            Ok(etcd) => return Arc::new(etcd),
             Err(error) => {
                 let error = error.to_string();
                 if error != told {
@@ -143,34 +185,38 @@ async fn dial(config: &store::etcd::Config, begin: Begin) {
 
 /// What is needed to begin once the store is there.
 struct Begin {
-    settings: Settings,
-    doors: Doors,
-    opened: Arc<ArcSwapOption<Opened>>,
+    prefix: Arc<str>,
+    group: Arc<str>,
+    instance: Arc<InstanceEnvelope>,
+    admin: Option<admin::Config>,
+    export: Option<export::Config>,
+    prove: Arc<export::Prove>,
 }
 
 impl Begin {
-    fn with(&self, store: Arc<dyn Store>) -> anyhow::Result<()> {
-        let settings = &self.settings;
+    fn with(self, store: Arc<dyn Store>, doors: &Doors) -> Opened {
         let mirror = Mirror::start(store.clone());
         let instances = Arc::new(Instances::default());
-        if let Some(door) = &self.doors.admin {
-            door.reroute(admin_router(settings, store.clone())?.merge(control::console::router()));
+        if let (Some(door), Some(mut config)) = (&doors.admin, self.admin) {
+            config.groups = BTreeMap::from([(config.default_group.clone(), store.clone())]);
+            match admin::router(config) {
+                Ok(router) => door.reroute(router.merge(control::console::router())),
+                // It was made once already when these settings were prepared.
+                Err(error) => tracing::error!(error, "the Admin API can't begin"),
+            }
         }
-        for door in [&self.doors.dp, &self.doors.dp_tls].into_iter().flatten() {
+        for door in [&doors.dp, &doors.dp_tls].into_iter().flatten() {
             let config = control::etcd::Config {
-                prefix: prefix(settings).into(),
+                prefix: self.prefix.clone(),
                 access: Access::ReadOnly,
-                group: settings.group.as_str().into(),
-                instance: settings.instance.clone(),
+                group: self.group.clone(),
+                instance: self.instance.clone(),
             };
             door.reroute(control::etcd::router(config, store.clone(), mirror.clone(), instances.clone()));
         }
-        let exporter = match &settings.export {
-            Some(export) => Some(exporter(settings, export, store.clone())?),
-            None => None,
-        };
-        self.opened.store(Some(Arc::new(Opened { store, mirror, instances, exporter })));
-        Ok(())
+        let exporter =
+            self.export.map(|config| export::Exporter::start(config, store.clone(), self.prove.clone()));
+        Opened { store, mirror, instances, exporter }
     }
 }
 
@@ -190,8 +236,8 @@ pub fn not_open_yet() -> Site {
     Site { router: Router::new().fallback(answer), tls: None }
 }
 
-fn admin_router(settings: &Settings, store: Arc<dyn Store>) -> anyhow::Result<Router> {
-    let admin = settings.admin.as_ref().context("there is no Admin API in these settings")?;
+/// Of a store that is not known yet.
+fn admin_config(settings: &Settings, admin: &AdminSettings) -> anyhow::Result<admin::Config> {
     let mut keys: Vec<admin::AdminKey> = admin
         .keys
         .iter()
@@ -213,19 +259,19 @@ fn admin_router(settings: &Settings, store: Arc<dyn Store>) -> anyhow::Result<Ro
         });
     }
     let keyring = Keyring::new(&super::encryption(&settings.instance.config))?;
-    let router = admin::router(admin::Config {
+    let config = admin::Config {
         keys,
         key_required: admin.key_required,
         allow: admin.allow.clone(),
         cors: admin.cors,
         server_tokens: settings.proxy.as_ref().is_none_or(|proxy| proxy.server_tokens),
         stream: false,
-        groups: BTreeMap::from([(settings.group.clone(), store)]),
+        groups: BTreeMap::new(),
         default_group: settings.group.clone(),
         plugins: super::plugin_facts(settings),
         keyring: Arc::new(keyring),
-    });
-    router.map_err(anyhow::Error::msg).context("the Admin API")
+    };
+    admin::router(config.clone()).map(|_| config).map_err(anyhow::Error::msg).context("the Admin API")
 }
 
 /// The key of a control plane that was given none, the same at every start.
@@ -244,11 +290,7 @@ fn generated_key(settings: &Settings) -> anyhow::Result<String> {
     Ok(key)
 }
 
-fn exporter(
-    settings: &Settings,
-    export: &ExportSettings,
-    store: Arc<dyn Store>,
-) -> anyhow::Result<export::Handle> {
+pub fn export_config(settings: &Settings, export: &ExportSettings) -> anyhow::Result<export::Config> {
     let backends = export
         .backends
         .iter()
@@ -264,7 +306,7 @@ fn exporter(
         }
         None => None,
     };
-    let config = export::Config {
+    Ok(export::Config {
         cron: export.cron_spec.as_deref().map(export::CronSpec::parse).transpose()?,
         on_change: export.on_change,
         debounce: export.debounce,
@@ -274,9 +316,7 @@ fn exporter(
         instance: Arc::new(settings.instance.config.clone()),
         writer: super::node_name(settings),
         ..export::Config::new(&settings.group, backends)
-    };
-    let prove = prove(settings);
-    Ok(export::Exporter::start(config, store, prove))
+    })
 }
 
 /// Exports from the store of a process that does not run. Gives the exporter's status.
@@ -287,7 +327,7 @@ pub async fn export_once(settings: &Settings) -> anyhow::Result<serde_json::Valu
         Opening::Ready(store) => store,
         Opening::Dial(config) => Arc::new(store::etcd::Etcd::open(*config).await?),
     };
-    let exporter = exporter(settings, export, store)?;
+    let exporter = export::Exporter::start(export_config(settings, export)?, store, prove(settings));
     let status = exporter.now().await;
     exporter.stop().await;
     Ok(serde_json::to_value(status)?)

@@ -33,7 +33,7 @@ pub struct DataPlane {
 }
 
 /// What plans are compiled under, besides the snapshot.
-struct Under {
+pub struct Under {
     settings: Arc<Settings>,
     catalog: Arc<Catalog>,
     roots: Arc<RootCertStore>,
@@ -50,14 +50,14 @@ pub struct Applied {
 }
 
 impl DataPlane {
-    pub fn new(settings: &Settings) -> anyhow::Result<Self> {
-        Ok(Self {
+    pub fn new(under: Under) -> Self {
+        Self {
             shared: Arc::default(),
             report: ArcSwap::default(),
             lasting: Lasting::default(),
-            under: Mutex::new(Under::new(settings)?),
+            under: Mutex::new(under),
             last: Mutex::default(),
-        })
+        }
     }
 
     pub fn plan(&self) -> Arc<Plan> {
@@ -69,9 +69,8 @@ impl DataPlane {
     }
 
     /// New settings: the next update is compiled from the ground up.
-    pub fn adopt(&self, settings: &Settings) -> anyhow::Result<()> {
-        *self.under.lock().unwrap_or_else(PoisonError::into_inner) = Under::new(settings)?;
-        Ok(())
+    pub fn adopt(&self, under: Under) {
+        *self.under.lock().unwrap_or_else(PoisonError::into_inner) = under;
     }
 
     /// Compiles and swaps in; on a thread that may take its time.
@@ -129,7 +128,7 @@ impl Apply for Applier {
 }
 
 impl Under {
-    fn new(settings: &Settings) -> anyhow::Result<Self> {
+    pub fn new(settings: &Settings) -> anyhow::Result<Self> {
         let catalog =
             Catalog::new(super::specs(settings)).map_err(anyhow::Error::msg).context("the plugins")?;
         Ok(Self {

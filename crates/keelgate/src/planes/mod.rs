@@ -7,25 +7,31 @@ pub mod data;
 mod source;
 mod tls;
 
-use std::{collections::BTreeMap, fs, io, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use anyhow::{Context as _, bail};
 use model::{Instance, PluginFacts, instance::DataEncryption};
 use proxy::{
-    engine::{Engine, Listeners},
+    engine::{self, Engine, Listeners},
     plugin::Spec,
     router,
 };
+use store::source::{Apply as _, Update};
 use tokio_util::task::TaskTracker;
 
 use self::{
-    control::{ControlPlane, Doors, Opening},
-    data::{Applier, DataPlane},
+    control::{ControlPlane, Doors},
+    data::{Applier, DataPlane, Under},
 };
 use crate::{
     control_api::{self, View},
     server::{Server, Site},
-    settings::{Listener, Settings},
+    settings::{Listener, ProxySettings, Settings},
 };
 
 /// Everything this process runs.
@@ -76,6 +82,10 @@ pub fn check(settings: &Settings) -> anyhow::Result<()> {
     for tls in server_tls(settings) {
         tls::server(tls)?;
     }
+    Under::new(settings)?;
+    if let Some(export) = &settings.export {
+        control::export_config(settings, export)?;
+    }
     for name in settings.plugins.iter().flatten() {
         if !plugins::ALL.iter().any(|spec| spec.facts.name == name) {
             tracing::debug!(plugin = name, "this plugin of the list is not built in");
@@ -96,7 +106,10 @@ struct Prepared {
     servers: BTreeMap<Door, Arc<Server>>,
     /// Servers that were there already, and what they serve from now on.
     swaps: Vec<(Arc<Server>, Site)>,
-    opening: Option<Opening>,
+    engine: Option<engine::Config>,
+    under: Option<Under>,
+    source: Option<store::source::Config>,
+    control: Option<control::Prepared>,
 }
 
 impl Planes {
@@ -139,31 +152,41 @@ impl Planes {
         (self.settings.store == new.store).then(|| opened.store.clone())
     }
 
+    /// Everything that can fail, except that the engine may not get its listeners.
     fn prepare(&self, settings: Settings, kept: Option<Arc<dyn store::Store>>) -> anyhow::Result<Prepared> {
+        let engine = settings.proxy.as_ref().map(|proxy| self.prepare_engine(proxy)).transpose()?;
+        let under = settings.proxy.as_ref().map(|_| Under::new(&settings)).transpose()?;
+        let source = settings.source.as_ref().map(|_| source::config(&settings)).transpose()?;
         let mut servers = BTreeMap::new();
         let mut swaps = Vec::new();
         for (door, listener, site) in self.sites(&settings)? {
-            match self.servers.get(&door).filter(|server| server.address() == listener.address) {
-                Some(server) => {
+            match self.servers.iter().find(|(_, server)| server.address() == listener.address) {
+                Some((before, server)) => {
                     // Until the control plane has begun anew on the same store, it goes on as it is.
-                    let router =
-                        if kept.is_some() && door.is_control_plane() { server.router() } else { site.router };
+                    let goes_on = kept.is_some() && door.is_control_plane() && *before == door;
+                    let router = if goes_on { server.router() } else { site.router };
                     swaps.push((server.clone(), Site { router, tls: site.tls }));
                     servers.insert(door, server.clone());
                 }
                 None => {
-                    if let Some(server) = bind(door, listener, site)? {
+                    if let Some(server) = self.bind(door, listener, site)? {
                         servers.insert(door, Arc::new(server));
                     }
                 }
             }
         }
-        let opening = match (&settings.store, kept) {
-            (None, _) => None,
-            (Some(_), Some(store)) => Some(Opening::Ready(store)),
-            (Some(store), None) => Some(control::open(store)?),
-        };
-        Ok(Prepared { settings, servers, swaps, opening })
+        let control = control::Prepared::new(&settings, kept)?;
+        Ok(Prepared { settings, servers, swaps, engine, under, source, control })
+    }
+
+    fn prepare_engine(&self, proxy: &ProxySettings) -> anyhow::Result<engine::Config> {
+        if let Some(folder) = proxy.access_log.as_deref().and_then(Path::parent) {
+            fs::create_dir_all(folder).with_context(|| {
+                format!("nginx_config.http.access_log: {} can't be made", folder.display())
+            })?;
+        }
+        let held = |address| self.engine.as_ref().is_some_and(|engine| engine.address(address).is_some());
+        Ok(source::engine_config(proxy, &held))
     }
 
     /// What each door serves. A control plane's doors say that it begins until it has.
@@ -196,72 +219,97 @@ impl Planes {
 
     /// Puts what was prepared in force.
     async fn commit(&mut self, prepared: Prepared) -> anyhow::Result<()> {
-        let Prepared { settings, servers, swaps, opening } = prepared;
+        let Prepared { settings, servers, swaps, engine, under, source, control } = prepared;
         // The engine first: its listeners are the last thing that can fail, and nothing has changed yet.
-        self.commit_engine(&settings).await?;
-        let old_source = self.source.take();
-        let resume = old_source.as_ref().and_then(store::source::Handle::current);
-        if let Some(source) = old_source {
-            source.stop().await;
-        }
+        let fresh = self.commit_engine(engine, under)?;
+        let resume = self.stop_source(&settings).await;
         if let Some(control) = self.control.take() {
             control.stop().await;
         }
-        for (server, site) in swaps {
-            server.replace(site);
-        }
-        let old_servers = std::mem::replace(&mut self.servers, servers);
-        for (door, server) in old_servers {
-            if !self.servers.get(&door).is_some_and(|kept| Arc::ptr_eq(kept, &server)) {
-                self.leaving.spawn(async move { server.close().await });
-            }
-        }
-        if let Some(opening) = opening {
+        self.commit_servers(servers, swaps);
+        if let Some(control) = control {
             let door = |door| self.servers.get(&door).cloned();
             let doors = Doors {
                 admin: door(Door::Admin),
                 dp: door(Door::DataPlanes),
                 dp_tls: door(Door::DataPlanesTls),
             };
-            self.control = Some(Arc::new(ControlPlane::start(&settings, opening, doors)?));
+            self.control = Some(Arc::new(control.start(doors)));
         }
-        if let (Some(data), Some(_)) = (&self.data, &settings.source) {
-            data.adopt(&settings)?;
-            let config = source::config(&settings, resume)?;
-            self.source = Some(store::source::start(config, Arc::new(Applier(data.clone()))));
+        if let (Some(data), Some(config)) = (&self.data, source) {
+            let applier = Applier(data.clone());
+            if let Some(under) = fresh {
+                data.adopt(under);
+                renew(&applier, resume.as_deref()).await;
+            }
+            self.source =
+                Some(store::source::start(store::source::Config { resume, ..config }, Arc::new(applier)));
         }
         self.settings = settings;
         self.view.show(&self.settings, self.data.clone(), self.source.clone(), self.control.clone());
         Ok(())
     }
 
-    async fn commit_engine(&mut self, settings: &Settings) -> anyhow::Result<()> {
-        let Some(proxy) = &settings.proxy else {
+    /// Gives what a data plane that goes on has still to adopt.
+    fn commit_engine(
+        &mut self,
+        config: Option<engine::Config>,
+        under: Option<Under>,
+    ) -> anyhow::Result<Option<Under>> {
+        let (Some(config), Some(under)) = (config, under) else {
             if let Some(engine) = self.engine.take() {
                 self.leaving.spawn_blocking(move || engine.drain());
             }
             self.data = None;
-            return Ok(());
+            return Ok(None);
         };
-        let data = match &self.data {
-            Some(data) => data.clone(),
-            None => Arc::new(DataPlane::new(settings)?),
-        };
-        if let Some(folder) = proxy.access_log.as_deref().and_then(Path::parent) {
-            fs::create_dir_all(folder).with_context(|| {
-                format!("nginx_config.http.access_log: {} can't be made", folder.display())
-            })?;
+        if let (Some(engine), Some(_)) = (&mut self.engine, &self.data) {
+            engine.reconfigure(config).context("the proxy")?;
+            return Ok(Some(under));
         }
-        let config = source::engine_config(proxy)?;
-        match &mut self.engine {
-            Some(engine) => engine.reconfigure(config).context("the proxy")?,
-            None => {
-                let engine = Engine::start(config, Listeners::default(), data.shared.clone());
-                self.engine = Some(engine.context("the proxy")?);
+        let data = Arc::new(DataPlane::new(under));
+        let engine = Engine::start(config, Listeners::default(), data.shared.clone());
+        self.engine = Some(engine.context("the proxy")?);
+        self.data = Some(data);
+        Ok(None)
+    }
+
+    /// Gives what was served, where the new settings are about the same resources.
+    async fn stop_source(&mut self, new: &Settings) -> Option<Arc<Update>> {
+        let source = self.source.take()?;
+        let current = source.current();
+        source.stop().await;
+        current.filter(|_| self.settings.group == new.group)
+    }
+
+    fn commit_servers(&mut self, servers: BTreeMap<Door, Arc<Server>>, swaps: Vec<(Arc<Server>, Site)>) {
+        for (server, site) in swaps {
+            server.replace(site);
+        }
+        let old_servers = std::mem::replace(&mut self.servers, servers);
+        for server in old_servers.into_values() {
+            if !self.servers.values().any(|kept| Arc::ptr_eq(kept, &server)) {
+                self.leaving.spawn(async move { server.close().await });
             }
         }
-        self.data = Some(data);
-        Ok(())
+    }
+
+    /// Binds, or gives way where a default address is taken.
+    fn bind(&self, door: Door, listener: Listener, site: Site) -> anyhow::Result<Option<Server>> {
+        // A listener of ours on the same port and another address is one that leaves, or two that agree.
+        let beside = self.servers.values().any(|server| server.address().port() == listener.address.port());
+        match Server::bind(listener.address, beside, site) {
+            Ok(server) => Ok(Some(server)),
+            Err(error) if !listener.explicit && error.kind() == io::ErrorKind::AddrInUse => {
+                tracing::warn!(
+                    "{} is taken by another process; going on without (set {} to choose another address)",
+                    listener.address,
+                    door.key()
+                );
+                Ok(None)
+            }
+            Err(error) => bail!("{}: {} can't be listened on: {error}", door.key(), listener.address),
+        }
     }
 
     /// After a log rotation.
@@ -289,23 +337,17 @@ impl Planes {
                 server.close().await;
             }
         };
-        tokio::join!(engine, rest);
+        self.leaving.close();
+        tokio::join!(engine, rest, self.leaving.wait());
     }
 }
 
-/// Binds, or gives way where a default address is taken.
-fn bind(door: Door, listener: Listener, site: Site) -> anyhow::Result<Option<Server>> {
-    match Server::bind(listener.address, site) {
-        Ok(server) => Ok(Some(server)),
-        Err(error) if !listener.explicit && error.kind() == io::ErrorKind::AddrInUse => {
-            tracing::warn!(
-                "{} is taken by another process; going on without (set {} to choose another address)",
-                listener.address,
-                door.key()
-            );
-            Ok(None)
-        }
-        Err(error) => bail!("{}: {} can't be listened on: {error}", door.key(), listener.address),
+/// What is served is compiled again: new settings may build it otherwise, and its source may be away for long.
+async fn renew(applier: &Applier, current: Option<&Update>) {
+    if let Some(update) = current
+        && let Err(error) = applier.apply(update).await
+    {
+        tracing::error!(error, "what is served can't be built by the new settings yet; it stays as it is");
     }
 }
 
@@ -316,9 +358,18 @@ pub fn specs(settings: &Settings) -> impl Iterator<Item = &'static Spec> {
     plugins::ALL.iter().filter(move |spec| allowed(spec.facts.name))
 }
 
-/// The same, as the control plane knows them. Made once per change of settings, for the life of the process.
+/// The same, as the control plane knows them: each list is made once, for the life of the process.
 fn plugin_facts(settings: &Settings) -> &'static [PluginFacts] {
-    Vec::leak(specs(settings).map(|spec| spec.facts).collect())
+    static MADE: Mutex<Vec<&'static [PluginFacts]>> = Mutex::new(Vec::new());
+    let facts: Vec<PluginFacts> = specs(settings).map(|spec| spec.facts).collect();
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    let names = |facts: &[PluginFacts]| facts.iter().map(|facts| facts.name).collect::<Vec<_>>();
+    if let Some(same) = made.iter().find(|list| names(list) == names(&facts)) {
+        return same;
+    }
+    let list = Vec::leak(facts);
+    made.push(list);
+    list
 }
 
 fn encryption(instance: &Instance) -> DataEncryption {
@@ -368,3 +419,6 @@ fn prove(settings: &Settings) -> Arc<::control::export::Prove> {
 fn router_kind(settings: &Settings) -> router::Kind {
     settings.proxy.as_ref().map(|proxy| proxy.router).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,12 @@
 //! From settings to the configuration of a source and of the engine.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use ::proxy::{self, access_log, engine};
 use http::HeaderValue;
 use store::{
     backup,
-    source::{self, Authority, Guard, Update},
+    source::{self, Authority, Guard},
 };
 
 use super::{hostname, instance_id};
@@ -15,7 +15,7 @@ use crate::settings::{
 };
 
 /// Whom this data plane believes.
-pub fn config(settings: &Settings, resume: Option<Arc<Update>>) -> anyhow::Result<source::Config> {
+pub fn config(settings: &Settings) -> anyhow::Result<source::Config> {
     let Some(wanted) = &settings.source else { anyhow::bail!("this role has no source") };
     let fallback = wanted.fallback.as_ref().map(bucket).transpose()?;
     let authority = match &wanted.from {
@@ -51,7 +51,6 @@ pub fn config(settings: &Settings, resume: Option<Arc<Update>>) -> anyhow::Resul
         config.max_age = fallback.max_age;
         config.on_stale = fallback.on_stale;
     }
-    config.resume = resume;
     Ok(config)
 }
 
@@ -89,8 +88,8 @@ fn bucket(fallback: &FallbackSettings) -> anyhow::Result<source::bucket::Config>
     Ok(source::bucket::Config { buckets, trust, poll_interval: fallback.poll_interval })
 }
 
-/// What the engine is told.
-pub fn engine_config(proxy: &ProxySettings) -> anyhow::Result<engine::Config> {
+/// What the engine is told; `held` are the addresses it listens on already.
+pub fn engine_config(proxy: &ProxySettings, held: &dyn Fn(SocketAddr) -> bool) -> engine::Config {
     let listener = |listener: &Listener, tls| engine::Listener {
         address: listener.address,
         tls,
@@ -98,8 +97,8 @@ pub fn engine_config(proxy: &ProxySettings) -> anyhow::Result<engine::Config> {
         http2: tls && proxy.http2,
     };
     let plain = proxy.listen.iter().map(|one| listener(one, false));
-    let tls =
-        proxy.tls_listen.iter().filter(|one| one.explicit || is_free(one)).map(|one| listener(one, true));
+    let usable = |one: &&Listener| one.explicit || held(one.address) || is_free(one);
+    let tls = proxy.tls_listen.iter().filter(usable).map(|one| listener(one, true));
     let http = &proxy.http;
     let escape = match http.access_log_format_escape {
         Escape::Default => access_log::Escape::Default,
@@ -111,7 +110,7 @@ pub fn engine_config(proxy: &ProxySettings) -> anyhow::Result<engine::Config> {
         http.access_log_format.as_deref().map(|text| text.trim().trim_matches('"').replace("\\\"", "\""));
     let format =
         access_log::Format::new(format.as_deref().unwrap_or(access_log::DEFAULT_FORMAT), escape, block);
-    Ok(engine::Config {
+    engine::Config {
         listeners: plain.chain(tls).collect(),
         workers: proxy.workers,
         limits: engine::Limits { body: http.client_max_body_size.0, ..engine::Config::default().limits },
@@ -136,7 +135,7 @@ pub fn engine_config(proxy: &ProxySettings) -> anyhow::Result<engine::Config> {
             tickets: proxy.ssl_session_tickets,
         },
         ..engine::Config::default()
-    })
+    }
 }
 
 /// Whether a default address can be had; where a neighbour has it, we go on without.
@@ -149,5 +148,24 @@ fn is_free(listener: &Listener) -> bool {
         }
         // It is told with its reason when the engine tries.
         Err(_) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_default_listener_gives_way_to_neighbours_and_not_to_ourselves() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let loaded = crate::settings::parse("", Path::new("/srv/conf/config.yaml"), &|_| None).unwrap();
+        let mut proxy = loaded.settings.proxy.unwrap();
+        proxy.tls_listen = vec![Listener { address, explicit: false }];
+        let tls = |held: bool| engine_config(&proxy, &|_| held).listeners.iter().any(|one| one.tls);
+        assert!(!tls(false), "another process has it");
+        assert!(tls(true), "a reload keeps what the engine has");
     }
 }

@@ -61,3 +61,49 @@ fn certificates(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     }
     Ok(certificates)
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::{Router, routing::get};
+    use testkit::{
+        certs::{Ca, Pair},
+        http::{Client, Options},
+    };
+
+    use super::*;
+    use crate::server::{Server, Site};
+
+    /// What a client with this certificate gets.
+    async fn ask(server: &Server, ca: &Ca, client: Option<Pair>, http2: bool) -> anyhow::Result<String> {
+        let options = Options { http2, ca: Some(ca.pem()), client, ..Options::default() };
+        let mut client =
+            Client::connect_with(&format!("https://127.0.0.1:{}", server.address().port()), &options).await?;
+        Ok(client.get("/").await?.text())
+    }
+
+    #[tokio::test]
+    async fn data_planes_show_a_certificate_of_the_ca_that_was_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ours, foreign) = (Ca::new("ours"), Ca::new("foreign"));
+        let files = ours.server(&["127.0.0.1"]).write(dir.path(), "server");
+        let settings =
+            ServerTls { cert: files.cert, key: files.key, client_ca: Some(ours.write(dir.path(), "ca")) };
+        let site = |settings: &ServerTls| Site {
+            router: Router::new().route("/", get(|| async { "yes" })),
+            tls: Some(server(settings).unwrap()),
+        };
+        let server = Server::bind("127.0.0.1:0".parse().unwrap(), false, site(&settings)).unwrap();
+        for http2 in [false, true] {
+            let answer = ask(&server, &ours, Some(ours.client("dp")), http2).await.unwrap();
+            assert_eq!(answer, "yes");
+            ask(&server, &ours, None, http2).await.expect_err("a client without certificate");
+            ask(&server, &ours, Some(foreign.client("dp")), http2).await.expect_err("another CA's client");
+            let for_servers = Some(ours.server(&["dp"]));
+            ask(&server, &ours, for_servers, http2).await.expect_err("a server's certificate");
+        }
+        // A reload that trusts another CA counts from the next connection on.
+        server.replace(site(&ServerTls { client_ca: Some(foreign.write(dir.path(), "other")), ..settings }));
+        ask(&server, &ours, Some(ours.client("dp")), true).await.expect_err("the CA of before");
+        assert_eq!(ask(&server, &ours, Some(foreign.client("dp")), true).await.unwrap(), "yes");
+    }
+}
