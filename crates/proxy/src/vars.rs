@@ -6,7 +6,7 @@
 mod clock;
 mod template;
 
-use std::{borrow::Cow, fmt::Write as _};
+use std::{borrow::Cow, fmt::Write as _, net::IpAddr};
 
 use http::{HeaderMap, HeaderName, Method, Version, header};
 
@@ -173,17 +173,17 @@ impl Fixed {
                 query => format!("{}?{query}", request.path()).into(),
             },
             Self::Request => {
-                format!("{} {} {}", request.method, request.target(), protocol(request.version)).into()
+                [request.method.as_str(), request.target(), protocol(request.version)].join(" ").into()
             }
             Self::ServerProtocol => protocol(request.version).into(),
             Self::ContentType => header_value(&request.headers, &header::CONTENT_TYPE)?,
             Self::ContentLength => header_value(&request.headers, &header::CONTENT_LENGTH)?,
             Self::RequestBody => body_text(ctx)?.into(),
             Self::RequestId => ctx.request_id.as_deref()?.into(),
-            Self::RemoteAddr => ctx.client.ip().to_string().into(),
-            Self::RemotePort => ctx.client.port().to_string().into(),
-            Self::ServerAddr => ctx.server.ip().to_string().into(),
-            Self::ServerPort => ctx.server.port().to_string().into(),
+            Self::RemoteAddr => address(ctx.client.ip()).into(),
+            Self::RemotePort => number(ctx.client.port().into()),
+            Self::ServerAddr => address(ctx.server.ip()).into(),
+            Self::ServerPort => number(ctx.server.port().into()),
             Self::SslServerName => ctx.sni.as_deref()?.into(),
             Self::RouteId => ctx.route_id()?.into(),
             Self::RouteName => ctx.route_name()?.into(),
@@ -191,7 +191,7 @@ impl Fixed {
             Self::ServiceName => ctx.service_name()?.into(),
             Self::ConsumerName => (&*ctx.consumer.as_ref()?.name).into(),
             Self::ConsumerGroupId => ctx.consumer.as_ref()?.group_id.as_deref()?.into(),
-            Self::Status => ctx.response.status.as_str().to_owned().into(),
+            Self::Status => ctx.response.status.as_str().into(),
             Self::RequestLength => number(ctx.transfer.received),
             Self::BytesSent => number(ctx.transfer.sent),
             Self::BodyBytesSent => number(ctx.transfer.body_sent),
@@ -214,39 +214,59 @@ impl Fixed {
             Self::BalancerPort => number(last()?.node.port.into()),
             Self::UpstreamUnresolvedHost => (&*last()?.node.host).into(),
             Self::UpstreamScheme => ctx.upstream.as_ref()?.scheme.as_str().into(),
-            Self::UpstreamHost => ctx.upstream_host.as_ref()?.to_str().ok()?.into(),
+            Self::UpstreamHost => String::from_utf8_lossy(ctx.upstream.as_ref()?.host(ctx, ctx.node()?)),
             Self::UpstreamUri => {
                 ctx.request.upstream_target.as_deref().unwrap_or_else(|| ctx.request.target()).into()
             }
             Self::UpstreamAddr => per_attempt(ctx, |a| match a.address {
-                Some(address) => Some(address.to_string()),
-                None => Some(a.node.label.to_string()),
+                // The label of a node that is an address is that address.
+                Some(address) if a.node.address != Some(address) => Some(address.to_string().into()),
+                _ => Some((&*a.node.label).into()),
             })?,
-            Self::UpstreamStatus => per_attempt(ctx, |a| Some(a.status?.as_str().to_owned()))?,
-            Self::UpstreamConnectTime => per_attempt(ctx, |a| a.connected.map(seconds))?,
-            Self::UpstreamHeaderTime => per_attempt(ctx, |a| a.header.map(seconds))?,
-            Self::UpstreamResponseTime => per_attempt(ctx, |a| a.finished.map(seconds))?,
-            Self::UpstreamBytesReceived => per_attempt(ctx, |a| Some(a.received.to_string()))?,
+            Self::UpstreamStatus => per_attempt(ctx, |a| Some(a.status.as_ref()?.as_str().into()))?,
+            Self::UpstreamConnectTime => per_attempt(ctx, |a| Some(seconds(a.connected?).into()))?,
+            Self::UpstreamHeaderTime => per_attempt(ctx, |a| Some(seconds(a.header?).into()))?,
+            Self::UpstreamResponseTime => per_attempt(ctx, |a| Some(seconds(a.finished?).into()))?,
+            Self::UpstreamBytesReceived => per_attempt(ctx, |a| Some(number(a.received)))?,
             _ => return None,
         })
     }
 }
 
 /// One value for each node tried, as nginx writes them.
-fn per_attempt(ctx: &Ctx, value: impl Fn(&Attempt) -> Option<String>) -> Option<Cow<'_, str>> {
-    let mut out = String::new();
-    for (at, attempt) in ctx.attempts.iter().enumerate() {
-        if at > 0 {
-            out.push_str(", ");
-        }
-        out.push_str(value(attempt).as_deref().unwrap_or("-"));
+fn per_attempt<'a>(
+    ctx: &'a Ctx,
+    value: impl Fn(&'a Attempt) -> Option<Cow<'a, str>>,
+) -> Option<Cow<'a, str>> {
+    let shown = |attempt| value(attempt).unwrap_or(Cow::Borrowed("-"));
+    match &*ctx.attempts {
+        [] => None,
+        [only] => Some(shown(only)),
+        several => Some(several.iter().map(shown).collect::<Vec<_>>().join(", ").into()),
     }
-    (!out.is_empty()).then_some(out.into())
 }
 
+/// With three digits after the point.
 fn seconds(duration: std::time::Duration) -> String {
-    let millis = duration.as_millis();
-    format!("{}.{:03}", millis / 1000, millis % 1000)
+    let mut out = String::with_capacity(8);
+    out.push_str(itoa::Buffer::new().format(duration.as_secs()));
+    // The leading digit keeps the zeros of the others, and becomes the point.
+    out.push_str(itoa::Buffer::new().format(1000 + duration.subsec_millis()));
+    out.replace_range(out.len() - 4..out.len() - 3, ".");
+    out
+}
+
+/// An address as text, without the formatter's detours where it is of version 4.
+fn address(ip: IpAddr) -> String {
+    let IpAddr::V4(v4) = ip else { return ip.to_string() };
+    let mut out = String::with_capacity(15);
+    for (at, octet) in v4.octets().into_iter().enumerate() {
+        if at > 0 {
+            out.push('.');
+        }
+        out.push_str(itoa::Buffer::new().format(octet));
+    }
+    out
 }
 
 fn number(n: u64) -> Cow<'static, str> {

@@ -13,10 +13,7 @@ use super::{
     client::Client,
     h1::{RequestBody, write_field},
 };
-use crate::{
-    ctx::Ctx,
-    upstream::{Node, PassHost, Scheme, Upstream},
-};
+use crate::ctx::Ctx;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
@@ -42,21 +39,6 @@ impl Framing {
 
     pub fn is_chunked(self) -> bool {
         self == Self::Chunked
-    }
-}
-
-/// `Host` for the upstream, as `pass_host` and plugins want it.
-pub fn host<'a>(ctx: &'a Ctx, upstream: &'a Upstream, node: &'a Node) -> &'a [u8] {
-    if let Some(host) = &ctx.upstream_host {
-        return host.as_bytes();
-    }
-    match &upstream.pass_host {
-        PassHost::Pass => ctx.request.headers.get(header::HOST).map_or(b"", HeaderValue::as_bytes),
-        PassHost::Rewrite(host) => host.as_bytes(),
-        PassHost::Node => match (upstream.scheme, node.port) {
-            (Scheme::Http | Scheme::Grpc, 80) | (Scheme::Https | Scheme::Grpcs, 443) => node.host.as_bytes(),
-            _ => node.label.as_bytes(),
-        },
     }
 }
 

@@ -7,6 +7,8 @@ pub mod pool;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use http::{HeaderValue, header};
+
 pub use build::Shared;
 pub use client_tls::{ClientTls, Identity};
 
@@ -43,6 +45,23 @@ impl Upstream {
         match &self.balance {
             Some(balance) => balance.pick(ctx, tried).map(|at| &self.nodes[at]),
             None => self.nodes.first().filter(|node| node.weight > 0 && !tried(0)),
+        }
+    }
+
+    /// `Host` for a node, as plugins and `pass_host` want it.
+    pub fn host<'a>(&'a self, ctx: &'a Ctx, node: &'a Node) -> &'a [u8] {
+        if let Some(host) = &ctx.upstream_host {
+            return host.as_bytes();
+        }
+        match &self.pass_host {
+            PassHost::Pass => ctx.request.headers.get(header::HOST).map_or(b"", HeaderValue::as_bytes),
+            PassHost::Rewrite(host) => host.as_bytes(),
+            PassHost::Node => match (self.scheme, node.port) {
+                (Scheme::Http | Scheme::Grpc, 80) | (Scheme::Https | Scheme::Grpcs, 443) => {
+                    node.host.as_bytes()
+                }
+                _ => node.label.as_bytes(),
+            },
         }
     }
 }

@@ -115,3 +115,13 @@ fn templates() {
         .render_with(&ctx, &mut out, |out, value| out.push_str(value.unwrap_or("-")));
     assert_eq!(out, "- foo.com");
 }
+
+#[test]
+fn times_and_addresses_are_written_as_nginx_does() {
+    for (millis, text) in [(0, "0.000"), (7, "0.007"), (1050, "1.050"), (60_000, "60.000")] {
+        assert_eq!(seconds(std::time::Duration::from_millis(millis)), text);
+    }
+    for ip in ["127.0.0.1", "10.0.255.254", "::1"] {
+        assert_eq!(address(ip.parse().unwrap()), ip);
+    }
+}

@@ -82,7 +82,7 @@ impl Exchange {
 
     /// Sends the request to `node`.
     async fn attempt(&mut self, upstream: &Upstream, node: &Arc<Node>) -> Result<h1::Head, h1::Error> {
-        let host = forward_head::host(&self.ctx, upstream, node);
+        let host = upstream.host(&self.ctx, node);
         let key = pool::Key {
             fingerprint: upstream.fingerprint,
             label: Arc::clone(&node.label),
@@ -98,7 +98,7 @@ impl Exchange {
             };
             let Link { connection, .. } = self.link.insert(Link { key: key.clone(), connection });
             let framing = forward_head::Framing::of(&self.body);
-            let host = forward_head::host(&self.ctx, upstream, node);
+            let host = upstream.host(&self.ctx, node);
             let out = connection.begin(framing.is_chunked());
             forward_head::write(out, &self.ctx, &self.client, host, framing, self.upgrade);
             match connection.exchange(&mut self.body, &self.ctx.request.method, &self.limits).await {
