@@ -1,5 +1,7 @@
 //! The configuration API as its clients see it: our own etcd client, stock etcdctl, APISIX's JSON.
 
+#![allow(clippy::unwrap_used, reason = "test code: a panic is how it fails")]
+
 use std::{net::SocketAddr, process::Command, sync::Arc, time::Duration};
 
 use control::etcd::{Access, Config, instances::Instances, mirror::Mirror, router};

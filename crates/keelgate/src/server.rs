@@ -151,7 +151,15 @@ async fn accept(
 
 async fn greet(stream: tokio::net::TcpStream, peer: SocketAddr, generation: Arc<Generation>) {
     match &generation.site.tls {
-        None => converse(stream, peer, &generation).await,
+        // Whoever connects and says nothing is not waited for: hyper counts from the first byte.
+        None => tokio::select! {
+            said = tokio::time::timeout(HANDSHAKE, stream.readable()) => {
+                if matches!(said, Ok(Ok(()))) {
+                    converse(stream, peer, &generation).await;
+                }
+            }
+            () = generation.over.cancelled() => {}
+        },
         Some(tls) => {
             let handshake = tokio_rustls::TlsAcceptor::from(tls.clone()).accept(stream);
             match tokio::time::timeout(HANDSHAKE, handshake).await {

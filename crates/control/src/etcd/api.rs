@@ -51,7 +51,7 @@ pub fn status(error: &Error) -> Status {
         Error::Conflict { .. } => Status::aborted(error.to_string()),
         Error::ReadOnly(_) => Status::permission_denied(error.to_string()),
         Error::Unavailable { .. } => Status::unavailable(error.to_string()),
-        other => Status::internal(other.to_string()),
+        Error::Corrupt { .. } => Status::internal(error.to_string()),
     }
 }
 
