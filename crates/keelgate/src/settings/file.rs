@@ -25,15 +25,20 @@ pub struct File {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
 pub struct Apisix {
+    /// Default: 9080.
     pub node_listen: Option<OneOrMany<Listen>>,
+    /// Default: true, as the other switches.
     pub enable_admin: bool,
     pub enable_http2: bool,
     pub enable_server_tokens: bool,
     pub enable_control: bool,
+    /// Default: 127.0.0.1:9090.
     pub control: Option<Address>,
+    /// Default: 127.0.0.1:7085.
     pub status: Option<Address>,
     pub router: Router,
     pub ssl: Ssl,
+    /// Default: encrypted with APISIX's own example keys.
     pub data_encryption: Option<model::instance::DataEncryption>,
 }
 
@@ -71,9 +76,13 @@ pub struct Router {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
 pub struct Ssl {
+    /// Default: true.
     pub enable: bool,
+    /// Default: 9443.
     pub listen: Option<Vec<Listen>>,
+    /// A file of CAs in PEM, or `system`, which is the default.
     pub ssl_trusted_certificate: Option<String>,
+    /// Default: `TLSv1.2 TLSv1.3`.
     pub ssl_protocols: String,
     pub ssl_session_tickets: bool,
     pub fallback_sni: Option<String>,
@@ -95,9 +104,13 @@ impl Default for Ssl {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct NginxConfig {
+    /// Default: `logs/error.log`.
     pub error_log: Option<String>,
+    /// Default: warn.
     pub error_log_level: Option<LogLevel>,
+    /// Default: auto, one per core.
     pub worker_processes: Workers,
+    /// Default: 240 s.
     pub worker_shutdown_timeout: Option<Time>,
     pub http: NginxHttp,
 }
@@ -119,15 +132,24 @@ pub enum LogLevel {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
 pub struct NginxHttp {
+    /// Default: true.
     pub enable_access_log: bool,
+    /// Default: `logs/access.log`; `off` writes none.
     pub access_log: String,
+    /// Default: 16384 bytes.
     pub access_log_buffer: Size,
+    /// Default: APISIX's.
     pub access_log_format: Option<String>,
     pub access_log_format_escape: Escape,
+    /// Between two requests of a connection. Default: 60 s.
     pub keepalive_timeout: Time,
+    /// For a whole request head. Default: 60 s.
     pub client_header_timeout: Time,
+    /// Between two reads of a body. Default: 60 s.
     pub client_body_timeout: Time,
+    /// Bytes; 0, the default, is any number.
     pub client_max_body_size: Size,
+    /// Between two writes of a response. Default: 10 s.
     pub send_timeout: Time,
 }
 
@@ -292,8 +314,11 @@ pub struct AdminMtls {
 #[derive(Clone, Deserialize)]
 #[serde(default)]
 pub struct Etcd {
+    /// Default: `http://127.0.0.1:2379`.
     pub host: OneOrMany<String>,
+    /// Default: `/apisix`.
     pub prefix: String,
+    /// For one request. Default: 30 s.
     pub timeout: Time,
     pub user: Option<String>,
     pub password: Option<String>,
@@ -322,9 +347,12 @@ impl std::fmt::Debug for Etcd {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
 pub struct EtcdTls {
+    /// Ours, in PEM; `cert` and `key` go together.
     pub cert: Option<PathBuf>,
     pub key: Option<PathBuf>,
+    /// Default: true.
     pub verify: bool,
+    /// Default: the host's name.
     pub sni: Option<String>,
 }
 
@@ -344,17 +372,25 @@ pub struct FallbackCp {
     pub gcs: Option<store::bucket::Gcs>,
     pub local: Option<store::bucket::Local>,
     // Written by a control plane.
+    /// Default: `@every 1m`.
     pub cron_spec: Option<String>,
+    /// Default: true.
     pub on_change: Option<bool>,
+    /// Default: 1 s.
     pub debounce: Option<Time>,
     pub history: History,
     pub guard: GuardFile,
     pub signing: Option<Signing>,
     // Read by a data plane.
+    /// Default: 3 s.
     pub startup_grace: Option<Time>,
+    /// Default: 30 s.
     pub fallback_after: Option<Time>,
+    /// Default: 10 s.
     pub poll_interval: Option<Time>,
+    /// Default: a day; 0 is for ever.
     pub max_age: Option<Time>,
+    /// Default: warn.
     pub on_stale: Option<store::source::OnStale>,
     pub trust: Trust,
 }
@@ -371,6 +407,7 @@ pub enum FallbackMode {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
 pub struct History {
+    /// Backups. Default: 100.
     pub keep: usize,
 }
 
@@ -383,7 +420,9 @@ impl Default for History {
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct GuardFile {
+    /// Default: 50%.
     pub max_shrink: Option<Share>,
+    /// Default: false.
     pub allow_empty: Option<bool>,
 }
 
@@ -403,8 +442,10 @@ pub struct Trust {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Keelgate {
+    /// Default: `data` in the folder above `conf/`.
     pub data_dir: Option<PathBuf>,
     pub dp_listen: Option<DpListen>,
+    /// Default: `$KEELGATE_GATEWAY_GROUP`, else `default`.
     pub gateway_group: Option<String>,
     pub guard: Option<GuardFile>,
     pub trust: Option<Trust>,
@@ -413,8 +454,11 @@ pub struct Keelgate {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct DpListen {
+    /// Default: 0.0.0.0.
     pub ip: Option<IpAddr>,
+    /// Default: 7900.
     pub port: Option<u16>,
+    /// Default: 7943, with a certificate.
     pub tls_port: Option<u16>,
     /// Server certificate, key, and the CA of client certificates, for the TLS port.
     pub cert: Option<PathBuf>,

@@ -27,25 +27,38 @@ pub struct Settings {
     pub file: PathBuf,
     /// The folder above `conf/`.
     pub home: PathBuf,
+    /// `keelgate.data_dir`. Default: `data` below `home`. Holds the store, what was last served, and this node's id.
     pub data_dir: PathBuf,
     pub role: Role,
+    /// `keelgate.gateway_group`. Default: `$KEELGATE_GATEWAY_GROUP`, else `default`.
     pub group: String,
+    /// Where a control plane keeps resources; none on a data plane.
     pub store: Option<StoreSettings>,
+    /// The Admin API; none on a data plane, or where it is switched off.
     pub admin: Option<AdminSettings>,
+    /// The configuration API; none where no data planes are served.
     pub dp_listen: Option<DpListenSettings>,
+    /// The backup this process writes; none writes none.
     pub export: Option<ExportSettings>,
+    /// Whom this process's data plane believes; none on a control plane.
     pub source: Option<SourceSettings>,
+    /// None on a control plane.
     pub proxy: Option<ProxySettings>,
+    /// Default: 127.0.0.1:9090; none is switched off.
     pub control_api: Option<Listener>,
+    /// Default: 127.0.0.1:7085; none where another listener claims that.
     pub status: Option<Listener>,
+    /// Default: 127.0.0.1:9091; none is switched off.
     pub prometheus: Option<PrometheusSettings>,
     /// What is shared with data planes: keyring, discovery, plugin attributes.
     pub instance: Arc<InstanceEnvelope>,
     /// The plugins that may be used; none means all that are built in.
     pub plugins: Option<Vec<String>>,
+    /// Default: warn. `RUST_LOG` overrides it.
     pub log_level: LogLevel,
     /// Where `start` sends the log; `run` writes to stderr.
     pub error_log: PathBuf,
+    /// `logs/keelgate.pid` below `home`.
     pub pid_file: PathBuf,
 }
 
@@ -70,13 +83,21 @@ pub enum StoreSettings {
 
 #[derive(Clone, PartialEq, Eq)]
 pub struct EtcdSettings {
+    /// With scheme and port: `http://127.0.0.1:2379`, which is the default.
     pub hosts: Vec<String>,
+    /// Before every key, without a slash at its end. Default: `/apisix`.
     pub prefix: String,
+    /// For one request. Default: 30 s.
     pub timeout: Duration,
+    /// Name and password.
     pub user: Option<(String, Arc<str>)>,
+    /// Whom the server's certificate must come from; none: the system's.
     pub ca: Option<PathBuf>,
+    /// Our certificate and key, for mTLS.
     pub identity: Option<(PathBuf, PathBuf)>,
+    /// Whether the server's certificate is checked. Default: true.
     pub verify: bool,
+    /// The name to ask for and to check; none: the host's.
     pub sni: Option<String>,
 }
 
@@ -88,11 +109,17 @@ impl fmt::Debug for EtcdSettings {
 
 #[derive(Clone, Debug)]
 pub struct AdminSettings {
+    /// Default: 0.0.0.0:9180.
     pub listen: Listener,
+    /// `admin_key`; where a key is required and none is given, one is made and kept in the data folder.
     pub keys: Vec<file::AdminKey>,
+    /// Default: true.
     pub key_required: bool,
+    /// `allow_admin`. Default: 127.0.0.0/24; empty lets every address in.
     pub allow: Vec<ipnet::IpNet>,
+    /// Default: true.
     pub cors: bool,
+    /// None: plain HTTP.
     pub tls: Option<ServerTls>,
 }
 
@@ -101,25 +128,36 @@ pub struct AdminSettings {
 pub struct ServerTls {
     pub cert: PathBuf,
     pub key: PathBuf,
+    /// None asks clients for no certificate.
     pub client_ca: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug)]
 pub struct DpListenSettings {
+    /// Default: 0.0.0.0:7900.
     pub plain: Listener,
+    /// Port 7943 by default; none where no certificate is given.
     pub tls: Option<(Listener, ServerTls)>,
 }
 
 /// What a control plane writes to buckets.
 #[derive(Clone, Debug)]
 pub struct ExportSettings {
+    /// Each is written to, each fails alone.
     pub backends: Vec<store::bucket::Config>,
+    /// Default: `@every 1m`.
     pub cron_spec: Option<String>,
+    /// Also soon after each change. Default: true.
     pub on_change: bool,
+    /// How long a change waits for quiet. Default: 1 s.
     pub debounce: Duration,
+    /// So many backups are kept. Default: 100.
     pub keep: usize,
+    /// Part of the resources that may be gone before a backup is held. Default: 0.5.
     pub max_shrink: f64,
+    /// Whether an empty store may replace a backup. Default: false.
     pub allow_empty: bool,
+    /// Ed25519 in PEM; none signs nothing.
     pub private_key_file: Option<PathBuf>,
 }
 
@@ -127,8 +165,11 @@ pub struct ExportSettings {
 #[derive(Clone, Debug)]
 pub struct SourceSettings {
     pub from: SourceFrom,
+    /// Asked while the control plane can't be heard; none has only what is kept on disk.
     pub fallback: Option<FallbackSettings>,
+    /// Part of the resources that may be gone before a return is held. Default: 0.5.
     pub max_shrink: f64,
+    /// Whether a control plane may return empty. Default: false.
     pub allow_empty: bool,
 }
 
@@ -140,35 +181,54 @@ pub enum SourceFrom {
     Own,
     /// The backup alone.
     Bucket,
+    /// `apisix.yaml` or `apisix.json`, watched.
     File(PathBuf),
 }
 
 #[derive(Clone, Debug)]
 pub struct FallbackSettings {
+    /// Asked in this order.
     pub backends: Vec<store::bucket::Config>,
+    /// How long a start waits for the control plane. Default: 3 s.
     pub startup_grace: Duration,
+    /// How long a running node is cut off before it asks the bucket. Default: 30 s.
     pub fallback_after: Duration,
+    /// Between two looks into the bucket, about. Default: 10 s.
     pub poll_interval: Duration,
+    /// From when on a configuration counts as stale. Default: a day; none never.
     pub max_age: Option<Duration>,
+    /// Default: warn.
     pub on_stale: store::source::OnStale,
+    /// Ed25519, of those whose signatures are believed.
     pub public_keys: Vec<String>,
+    /// Default: false.
     pub require_signature: bool,
 }
 
 /// What the engine is told.
 #[derive(Clone, Debug)]
 pub struct ProxySettings {
+    /// `apisix.node_listen`. Default: 0.0.0.0:9080.
     pub listen: Vec<Listener>,
+    /// `apisix.ssl.listen`. Default: 0.0.0.0:9443, if it can be had.
     pub tls_listen: Vec<Listener>,
+    /// Over TLS, by ALPN. Default: true.
     pub http2: bool,
+    /// `nginx_config.worker_processes`. Default: one per core.
     pub workers: usize,
+    /// `apisix.router.http`.
     pub router: proxy::router::Kind,
+    /// Whether `Server` tells a version. Default: true.
     pub server_tokens: bool,
+    /// Default: TLSv1.2 and TLSv1.3.
     pub ssl_protocols: Vec<String>,
+    /// Default: false.
     pub ssl_session_tickets: bool,
+    /// The name of clients that say none.
     pub fallback_sni: Option<String>,
     /// None: the system's.
     pub trusted_certificate: Option<PathBuf>,
+    /// How long requests in flight may take at the end. Default: 240 s.
     pub shutdown_timeout: Duration,
     pub http: file::NginxHttp,
     /// Where the access log goes; none writes none.
@@ -178,6 +238,7 @@ pub struct ProxySettings {
 #[derive(Clone, Debug)]
 pub struct PrometheusSettings {
     pub listen: Listener,
+    /// Default: `/apisix/prometheus/metrics`.
     pub path: String,
 }
 

@@ -1,10 +1,13 @@
 //! From the file as written to settings: defaults, and what contradicts itself.
 
+mod backup;
+mod conflicts;
+mod engine;
+
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use model::{
@@ -14,12 +17,9 @@ use model::{
 use serde_json::{Map, Value};
 
 use super::{
-    AdminSettings, DpListenSettings, EtcdSettings, ExportSettings, FallbackSettings, Listener, Problem,
-    PrometheusSettings, ProxySettings, ServerTls, Settings, SourceFrom, SourceSettings, StoreSettings,
-    file::{
-        Address, Admin, Apisix, Etcd, FallbackCp, FallbackMode, File, LogLevel, Provider, Role, ipnet_or_ip,
-    },
-    values::Listen,
+    AdminSettings, DpListenSettings, EtcdSettings, Listener, Problem, PrometheusSettings, ServerTls,
+    Settings, StoreSettings,
+    file::{Address, Admin, Apisix, Etcd, FallbackMode, File, LogLevel, Provider, Role, ipnet_or_ip},
 };
 
 const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
@@ -72,14 +72,14 @@ pub fn resolve(
         Role::Traditional | Role::ControlPlane if own_store || role == Role::ControlPlane => cp_fallback,
         _ => None,
     }
-    .map(|fallback| export(fallback, &below, &mut problems));
+    .map(|fallback| backup::export(fallback, &below, &mut problems));
     if backup_node {
         let text = "a data plane does not write backups yet: leave it to the control plane's `fallback_cp`";
         problems.push(Problem::new("deployment.fallback_cp.mode", text));
     }
 
-    let source = source(file, role, provider, dp_fallback, &home, etcd_or_default, &mut problems);
-    let proxy = (role != Role::ControlPlane).then(|| proxy(file, &below, env, &mut problems));
+    let source = backup::source(file, role, provider, dp_fallback, &home, etcd_or_default, &mut problems);
+    let proxy = (role != Role::ControlPlane).then(|| engine::proxy(file, &below, env, &mut problems));
 
     let mut settings = Settings {
         file: path.to_owned(),
@@ -102,8 +102,8 @@ pub fn resolve(
         pid_file: home.join("logs/keelgate.pid"),
         home,
     };
-    conflicts(&settings, &mut problems);
-    give_way(&mut settings, warnings);
+    conflicts::find(&settings, &mut problems);
+    conflicts::give_way(&mut settings, warnings);
     if settings.role == Role::DataPlane
         && file.apisix.enable_admin
         && file.deployment.admin.admin_key.is_some()
@@ -274,163 +274,6 @@ fn dp_listen(file: &File, below: Below<'_>, problems: &mut Vec<Problem>) -> DpLi
     DpListenSettings { plain, tls }
 }
 
-fn backends(fallback: &FallbackCp, below: Below<'_>) -> Vec<store::bucket::Config> {
-    use store::bucket::Config;
-    let local = fallback.local.clone().map(|mut local| {
-        local.config_dir = below(&local.config_dir);
-        local.resource_dir = local.resource_dir.as_deref().map(below);
-        Config::Local(local)
-    });
-    [
-        fallback.aws_s3.clone().map(Config::AwsS3),
-        fallback.azure_blob.clone().map(Config::AzureBlob),
-        fallback.gcs.clone().map(Config::Gcs),
-        local,
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
-}
-
-fn checked_backends(
-    fallback: &FallbackCp,
-    below: Below<'_>,
-    problems: &mut Vec<Problem>,
-) -> Vec<store::bucket::Config> {
-    let backends = backends(fallback, below);
-    if backends.is_empty() {
-        let text = "it names no back end: `aws_s3`, `azure_blob`, `gcs` or `local`";
-        problems.push(Problem::new("fallback_cp", text));
-    }
-    for backend in &backends {
-        if let Err(error) = store::bucket::Buckets::open(backend.clone()) {
-            problems.push(Problem::new("fallback_cp", error.to_string()));
-        }
-    }
-    backends
-}
-
-fn export(fallback: &FallbackCp, below: Below<'_>, problems: &mut Vec<Problem>) -> ExportSettings {
-    let cron_spec = fallback.cron_spec.clone().or_else(|| Some("@every 1m".into()));
-    if let Some(Err(error)) = cron_spec.as_deref().map(control::export::CronSpec::parse) {
-        problems.push(Problem::new("fallback_cp.cron_spec", error.to_string()));
-    }
-    ExportSettings {
-        backends: checked_backends(fallback, below, problems),
-        cron_spec,
-        on_change: fallback.on_change.unwrap_or(true),
-        debounce: fallback.debounce.map_or(Duration::from_secs(1), |time| time.0),
-        keep: fallback.history.keep.max(1),
-        max_shrink: fallback.guard.max_shrink.map_or(0.5, |share| share.0),
-        allow_empty: fallback.guard.allow_empty.unwrap_or(false),
-        private_key_file: fallback.signing.as_ref().map(|signing| below(&signing.private_key_file)),
-    }
-}
-
-fn source(
-    file: &File,
-    role: Role,
-    provider: Provider,
-    fallback: Option<&FallbackCp>,
-    home: &Path,
-    etcd: impl Fn() -> EtcdSettings,
-    problems: &mut Vec<Problem>,
-) -> Option<SourceSettings> {
-    let below = |path: &Path| if path.is_absolute() { path.to_owned() } else { home.join(path) };
-    // A control plane that is also a data plane reads its own store; a backup is what it writes.
-    let fallback = fallback.filter(|_| role == Role::DataPlane || provider == Provider::Etcd);
-    let from = match (role, provider) {
-        (Role::ControlPlane, _) => return None,
-        (Role::Traditional, Provider::Embedded | Provider::Yaml | Provider::Json) => SourceFrom::Own,
-        (_, Provider::Yaml | Provider::Json) if fallback.is_some() => SourceFrom::Bucket,
-        (_, Provider::Yaml) => SourceFrom::File(home.join("conf/apisix.yaml")),
-        (_, Provider::Json) => SourceFrom::File(home.join("conf/apisix.json")),
-        _ => SourceFrom::Etcd(etcd()),
-    };
-    let guard = file.keelgate.guard.or(fallback.map(|fallback| fallback.guard)).unwrap_or_default();
-    let trust = file.keelgate.trust.clone();
-    let fallback = fallback.map(|fallback| {
-        let trust = trust.unwrap_or_else(|| fallback.trust.clone());
-        let secs = Duration::from_secs;
-        FallbackSettings {
-            backends: checked_backends(fallback, &below, problems),
-            startup_grace: fallback.startup_grace.map_or(secs(3), |time| time.0),
-            fallback_after: fallback.fallback_after.map_or(secs(30), |time| time.0),
-            poll_interval: fallback.poll_interval.map_or(secs(10), |time| time.0),
-            max_age: Some(fallback.max_age.map_or(secs(86_400), |time| time.0)).filter(|age| !age.is_zero()),
-            on_stale: fallback.on_stale.unwrap_or_default(),
-            public_keys: trust.public_keys,
-            require_signature: trust.require_signature,
-        }
-    });
-    Some(SourceSettings {
-        from,
-        fallback,
-        max_shrink: guard.max_shrink.map_or(0.5, |share| share.0),
-        allow_empty: guard.allow_empty.unwrap_or(false),
-    })
-}
-
-fn listeners(given: Option<&[Listen]>, default: u16) -> Vec<Listener> {
-    match given {
-        None => vec![Listener { address: SocketAddr::new(ANY, default), explicit: true }],
-        Some(listens) => listens
-            .iter()
-            .map(|listen| {
-                let (ip, port) = match listen {
-                    Listen::Port(port) => (None, *port),
-                    Listen::Table { ip, port, .. } => (*ip, *port),
-                };
-                Listener { address: SocketAddr::new(ip.unwrap_or(ANY), port), explicit: true }
-            })
-            .collect(),
-    }
-}
-
-fn proxy(file: &File, below: Below<'_>, env: Env<'_>, problems: &mut Vec<Problem>) -> ProxySettings {
-    let apisix = &file.apisix;
-    let given = apisix.node_listen.clone().map(super::values::OneOrMany::into_vec);
-    let per_port_h2 =
-        given.iter().flatten().any(|listen| matches!(listen, Listen::Table { enable_http2: Some(true), .. }));
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let from_env = env("APISIX_WORKER_PROCESSES").and_then(|workers| workers.parse().ok());
-    let protocols: Vec<String> = apisix.ssl.ssl_protocols.split_whitespace().map(str::to_owned).collect();
-    if !protocols.iter().any(|protocol| matches!(protocol.as_str(), "TLSv1.2" | "TLSv1.3")) {
-        let text = format!("`{}` has none of TLSv1.2, TLSv1.3", apisix.ssl.ssl_protocols);
-        problems.push(Problem::new("apisix.ssl.ssl_protocols", text));
-    }
-    let http = file.nginx_config.http.clone();
-    ProxySettings {
-        listen: listeners(given.as_deref(), 9080),
-        tls_listen: if apisix.ssl.enable {
-            // 9443 by default may be taken by a neighbour; what is written must work.
-            let explicit = apisix.ssl.listen.is_some();
-            let listens = listeners(apisix.ssl.listen.as_deref(), 9443);
-            listens.into_iter().map(|listener| listener.explicit_if(explicit)).collect()
-        } else {
-            Vec::new()
-        },
-        http2: apisix.enable_http2 || per_port_h2,
-        workers: file.nginx_config.worker_processes.0.or(from_env).unwrap_or(cores),
-        router: apisix.router.http,
-        server_tokens: apisix.enable_server_tokens,
-        ssl_protocols: protocols,
-        ssl_session_tickets: apisix.ssl.ssl_session_tickets,
-        fallback_sni: apisix.ssl.fallback_sni.clone(),
-        trusted_certificate: trusted_certificate(apisix).map(|file| below(Path::new(file))),
-        shutdown_timeout: file
-            .nginx_config
-            .worker_shutdown_timeout
-            .map_or(Duration::from_secs(240), |time| time.0),
-        access_log: http
-            .enable_access_log
-            .then(|| http.access_log.clone())
-            .filter(|path| path != "off")
-            .map(|path| below(Path::new(&path))),
-        http,
-    }
-}
-
 fn prometheus(attrs: &Map<String, Value>, problems: &mut Vec<Problem>) -> Option<PrometheusSettings> {
     let attr = attrs.get("prometheus").cloned().unwrap_or(Value::Null);
     if attr["enable_export_server"] == Value::Bool(false) {
@@ -473,63 +316,4 @@ fn instance(file: &File, problems: &mut Vec<Problem>) -> Instance {
     });
     // Within what every JSON reader takes for a whole number.
     Instance { config_version: version >> 12, config_payload: payload }
-}
-
-/// Two of our listeners on one address can't be.
-fn conflicts(settings: &Settings, problems: &mut Vec<Problem>) {
-    let all = written(settings);
-    for (index, (key, listener)) in all.iter().enumerate() {
-        if let Some((other, _)) = all[..index].iter().find(|(_, other)| overlap(listener, other)) {
-            let text = format!("{} is also the address of {other}", listener.address);
-            problems.push(Problem::new(*key, text));
-        }
-    }
-}
-
-/// A default that another key of the file claims is gone without.
-fn give_way(settings: &mut Settings, warnings: &mut Vec<String>) {
-    let all = written(settings);
-    let mut gives_way = |key: &str, listener: &Listener| {
-        let claimed = all.iter().find(|(_, other)| !listener.explicit && overlap(listener, other));
-        if let Some((other, _)) = claimed {
-            warnings.push(format!("{key}: its default {} is the address of {other}", listener.address));
-        }
-        claimed.is_some()
-    };
-    settings.control_api = settings.control_api.filter(|listener| !gives_way("apisix.control", listener));
-    settings.status = settings.status.filter(|listener| !gives_way("apisix.status", listener));
-    settings.prometheus = settings
-        .prometheus
-        .take()
-        .filter(|prometheus| !gives_way("plugin_attr.prometheus", &prometheus.listen));
-    if let Some(proxy) = &mut settings.proxy {
-        proxy.tls_listen.retain(|listener| !gives_way("apisix.ssl.listen", listener));
-    }
-}
-
-/// The listeners the file asks for; see [`Listener::explicit`]. Nobody can do without the Admin API's.
-fn written(settings: &Settings) -> Vec<(&'static str, Listener)> {
-    let mut all: Vec<(&str, Listener)> = Vec::new();
-    if let Some(proxy) = &settings.proxy {
-        all.extend(proxy.listen.iter().map(|listener| ("apisix.node_listen", *listener)));
-        all.extend(proxy.tls_listen.iter().map(|listener| ("apisix.ssl.listen", *listener)));
-    }
-    let admin = settings.admin.iter().map(|admin| admin.listen.explicit_if(true));
-    all.extend(admin.map(|listener| ("deployment.admin.admin_listen", listener)));
-    if let Some(dp) = &settings.dp_listen {
-        all.push(("keelgate.dp_listen", dp.plain));
-        all.extend(dp.tls.iter().map(|(listener, _)| ("keelgate.dp_listen.tls_port", *listener)));
-    }
-    all.extend(settings.control_api.map(|listener| ("apisix.control", listener)));
-    all.extend(settings.status.map(|listener| ("apisix.status", listener)));
-    all.extend(settings.prometheus.iter().map(|p| ("plugin_attr.prometheus.export_addr", p.listen)));
-    all.retain(|(_, listener)| listener.explicit);
-    all
-}
-
-fn overlap(a: &Listener, b: &Listener) -> bool {
-    let (a, b) = (a.address, b.address);
-    a.port() == b.port()
-        && a.port() != 0
-        && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
 }
