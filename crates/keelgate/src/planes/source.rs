@@ -128,6 +128,8 @@ pub fn engine_config(proxy: &ProxySettings, held: &dyn Fn(SocketAddr) -> bool) -
         } else {
             "APISIX"
         })),
+        trusted: proxy.trusted_addresses.clone(),
+        show_upstream_status: proxy.show_upstream_status,
         tls: proxy::tls::Settings {
             tls12: proxy.ssl_protocols.iter().any(|protocol| protocol == "TLSv1.2"),
             tls13: proxy.ssl_protocols.iter().any(|protocol| protocol == "TLSv1.3"),

@@ -31,6 +31,7 @@ pub struct Apisix {
     pub enable_admin: bool,
     pub enable_http2: bool,
     pub enable_server_tokens: bool,
+    pub show_upstream_status_in_response_header: bool,
     pub enable_control: bool,
     /// Default: 127.0.0.1:9090.
     pub control: Option<Address>,
@@ -40,6 +41,7 @@ pub struct Apisix {
     pub ssl: Ssl,
     /// Default: encrypted with APISIX's own example keys.
     pub data_encryption: Option<model::instance::DataEncryption>,
+    pub trusted_addresses: Option<Vec<ipnet_or_ip::Net>>,
 }
 
 impl Default for Apisix {
@@ -49,12 +51,14 @@ impl Default for Apisix {
             enable_admin: true,
             enable_http2: true,
             enable_server_tokens: true,
+            show_upstream_status_in_response_header: false,
             enable_control: true,
             control: None,
             status: None,
             router: Router::default(),
             ssl: Ssl::default(),
             data_encryption: None,
+            trusted_addresses: None,
         }
     }
 }

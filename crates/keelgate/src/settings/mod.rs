@@ -228,6 +228,10 @@ pub struct ProxySettings {
     pub fallback_sni: Option<String>,
     /// None: the system's.
     pub trusted_certificate: Option<PathBuf>,
+    /// Peers whose `X-Forwarded-*` are believed.
+    pub trusted_addresses: Vec<ipnet::IpNet>,
+    /// `X-APISIX-Upstream-Status` on every response.
+    pub show_upstream_status: bool,
     /// How long requests in flight may take at the end. Default: 240 s.
     pub shutdown_timeout: Duration,
     pub http: file::NginxHttp,

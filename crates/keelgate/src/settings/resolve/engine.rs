@@ -63,6 +63,8 @@ pub(super) fn proxy(
         ssl_session_tickets: apisix.ssl.ssl_session_tickets,
         fallback_sni: apisix.ssl.fallback_sni.clone(),
         trusted_certificate: trusted_certificate(apisix).map(|file| below(Path::new(file))),
+        trusted_addresses: apisix.trusted_addresses.iter().flatten().map(|net| net.0).collect(),
+        show_upstream_status: apisix.show_upstream_status_in_response_header,
         shutdown_timeout: file
             .nginx_config
             .worker_shutdown_timeout
