@@ -53,6 +53,8 @@ impl Expr {
         match list.first() {
             None => Ok(Self(Rule::All(Vec::new()))),
             Some(Value::Array(_)) => rule(rules).map(Self),
+            // Lua does not tell an empty list from an empty object.
+            Some(Value::Object(empty)) if empty.is_empty() => Err("rule too short".to_owned()),
             Some(first) if Logic::of(first).is_some() => rule(rules).map(Self),
             Some(_) => Err("rule should be wrapped inside brackets".to_owned()),
         }

@@ -101,6 +101,7 @@ impl Exchange {
 
     /// An answer of the gateway's own.
     fn own(&mut self, reply: Reply) -> Answer {
+        let reply = reply::complete(reply);
         self.ctx.response.status = reply.status;
         self.ctx.response.headers = reply.headers;
         Answer::Own(reply.body)

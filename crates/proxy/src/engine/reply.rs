@@ -26,13 +26,43 @@ pub fn error(status: StatusCode) -> Reply {
     reply
 }
 
+/// A plugin's answer. Where it says no more than a status, it gets the page.
+pub fn complete(mut reply: Reply) -> Reply {
+    let needs_none = reply.status.as_u16() < 300 || reply.status == StatusCode::NOT_MODIFIED;
+    if reply.body.is_empty() && !needs_none {
+        let page = error(reply.status);
+        reply.body = page.body;
+        reply.headers.extend(page.headers);
+    }
+    reply
+}
+
 /// nginx's wording, where it is not the standard's.
 fn reason(status: StatusCode) -> &'static str {
     match status {
+        StatusCode::UNAUTHORIZED => "Authorization Required",
+        StatusCode::REQUEST_TIMEOUT => "Request Time-out",
+        StatusCode::URI_TOO_LONG => "Request-URI Too Large",
         StatusCode::SERVICE_UNAVAILABLE => "Service Temporarily Unavailable",
         StatusCode::GATEWAY_TIMEOUT => "Gateway Time-out",
         StatusCode::PAYLOAD_TOO_LARGE => "Request Entity Too Large",
         StatusCode::METHOD_NOT_ALLOWED => "Not Allowed",
         other => other.canonical_reason().unwrap_or("Error"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_says_nothing_gets_a_page() {
+        let found = complete(Reply::empty(StatusCode::FOUND));
+        assert!(found.body.starts_with(b"<html>\r\n<head><title>302 Found</title>"), "{found:?}");
+        assert_eq!(found.headers[header::CONTENT_TYPE], "text/html; charset=utf-8");
+        for status in [StatusCode::OK, StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED] {
+            assert!(complete(Reply::empty(status)).body.is_empty(), "{status}");
+        }
+        assert_eq!(complete(Reply::message(StatusCode::FORBIDDEN, "no")).body, "{\"message\":\"no\"}\n");
     }
 }
