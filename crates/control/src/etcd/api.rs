@@ -19,6 +19,7 @@ use store::{
         response_op::Response as Answer,
     },
 };
+use tokio::sync::Semaphore;
 use tonic::Status;
 
 use super::{
@@ -31,6 +32,9 @@ use super::{
 /// How often a write is tried again when others write at the same time.
 const TRIES: usize = 16;
 
+/// Reads at the same time: when a control plane comes back, all its data planes want everything at once.
+pub const READS: usize = 4;
+
 /// The key-value interface over one store.
 pub struct Api {
     pub(super) prefix: Arc<str>,
@@ -40,6 +44,8 @@ pub struct Api {
     pub(super) access: Access,
     /// The store's lineage as etcd's cluster id.
     pub(super) cluster: u64,
+    /// Whose turn it is to read a lot.
+    pub(super) turns: Semaphore,
 }
 
 /// The store's errors as etcd would say them.
@@ -84,6 +90,17 @@ impl Api {
             revision: signed(revision.max(1)),
             raft_term: 1,
         }
+    }
+
+    /// Reads on a thread that may take its time: a hundred thousand routes must not hold up the heartbeats.
+    pub async fn apart<T: Send + 'static>(
+        self: &Arc<Self>,
+        read: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Result<T, Status> {
+        let api = Arc::clone(self);
+        let _turn = self.turns.acquire().await;
+        let read = tokio::task::spawn_blocking(move || read(&api));
+        read.await.map_err(|error| Status::internal(error.to_string()))
     }
 
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Status> {

@@ -66,7 +66,14 @@ async fn version() -> impl IntoResponse {
 }
 
 async fn range(State(service): State<Service>, body: Bytes) -> Response {
-    answer(async { service.api.range(&parse::<RangeRequest>(&body)?) }).await
+    // Writing it as JSON takes as long as reading it.
+    let read = service.api.apart(move |api| {
+        match parse(&body).and_then(|request: RangeRequest| api.range(&request)) {
+            Ok(answer) => Json(answer).into_response(),
+            Err(error) => refuse(&error),
+        }
+    });
+    read.await.unwrap_or_else(|error| refuse(&error))
 }
 
 async fn put(State(service): State<Service>, body: Bytes) -> Response {

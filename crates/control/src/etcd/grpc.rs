@@ -34,7 +34,7 @@ impl proto::kv_server::Kv for Service {
         &self,
         request: Request<proto::RangeRequest>,
     ) -> Result<Response<proto::RangeResponse>, Status> {
-        self.api.range(request.get_ref()).map(Response::new)
+        self.api.apart(move |api| api.range(request.get_ref())).await?.map(Response::new)
     }
 
     async fn put(&self, request: Request<proto::PutRequest>) -> Result<Response<proto::PutResponse>, Status> {

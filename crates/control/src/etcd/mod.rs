@@ -24,6 +24,8 @@ use store::{
     },
 };
 
+use tokio::sync::Semaphore;
+
 use self::{api::Api, instances::Instances, mirror::Mirror};
 
 /// The etcd whose behaviour this is; APISIX asks for 3.4 at least.
@@ -64,7 +66,8 @@ pub fn router(
 ) -> Router {
     let cluster = cluster_id(&store.store_id());
     let Config { prefix, access, group, instance } = config;
-    let service = Service { api: Arc::new(Api { prefix, mirror, instances, store, access, cluster }) };
+    let turns = Semaphore::new(api::READS);
+    let service = Service { api: Arc::new(Api { prefix, mirror, instances, store, access, cluster, turns }) };
     let grpc =
         tonic::service::Routes::new(KvServer::new(service.clone()).max_decoding_message_size(REQUEST_LIMIT))
             .add_service(WatchServer::new(service.clone()))

@@ -193,6 +193,7 @@ mod tests {
             store: Arc::new(Memory::new()),
             access: Access::ReadOnly,
             cluster: 1,
+            turns: tokio::sync::Semaphore::new(1),
         };
         let (out, answers) = mpsc::channel(1);
         let watcher = Watcher { id: 0, request: WatchCreateRequest::default(), out, told: Arc::default() };

@@ -15,6 +15,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use futures_util::future::join_all;
 use model::{Instance, PluginFacts, instance::DataEncryption};
 use proxy::{
     engine::{self, Engine, Listeners},
@@ -330,11 +331,10 @@ impl Planes {
             if let Some(source) = &self.source {
                 source.stop().await;
             }
+            join_all(self.servers.values().map(|server| server.close())).await;
+            // What was written until now is still backed up.
             if let Some(control) = &self.control {
                 control.stop().await;
-            }
-            for server in self.servers.values() {
-                server.close().await;
             }
         };
         self.leaving.close();
