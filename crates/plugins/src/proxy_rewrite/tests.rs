@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -178,4 +179,27 @@ fn what_is_refused() {
         assert!(reason.starts_with("invalid regex_uri("), "{reason}");
     }
     plugin::<ProxyRewrite>(json!({"regex_uri": ["$secret://vault/1/a", "$env://B"]}));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever is configured and asked for, the upstream gets one word, and each header one line.
+    #[test]
+    fn nobody_ends_a_line(path in "(%0[ad]|%20|%3f|/|a|é|[$]){0,10}", query in "[a-z=&?%]{0,6}", value in "([$0-9{}\\\\]|arg_a|uri|é){0,8}") {
+        let target: String = format!("/{path}?{query}").chars().filter(char::is_ascii).collect();
+        for conf in [
+            json!({"uri": "/$uri?x=$uri", "headers": {"add": {"X-A": value}}}),
+            json!({"regex_uri": ["^/(?s)(.*)", "/b?c=$1"], "headers": {"set": {"X-A": "$1 $uri"}}}),
+            json!({"uri": "/$uri", "use_real_request_uri_unsafe": true}),
+        ] {
+            // Some targets lead out of the root.
+            if target.contains("..") {
+                continue;
+            }
+            let ctx = rewritten(conf, "GET", &target, &[]);
+            let upstream = ctx.request.upstream_target.unwrap();
+            prop_assert!(upstream.starts_with('/') && !upstream.contains(|c: char| c.is_ascii_control() || c == ' '), "{upstream}");
+        }
+    }
 }

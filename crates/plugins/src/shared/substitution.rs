@@ -209,7 +209,34 @@ fn group(text: &str) -> Option<(usize, &str)> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn nothing_makes_anyone_panic(
+            pattern in "(\\PC|[$.*()?|é]){0,8}",
+            replacement in "([$0-9{}é]|\\PC){0,6}",
+            text in prop::collection::vec(any::<u8>(), 0..12),
+            options in "[imsxajo]{0,3}",
+        ) {
+            if let Ok(substitution) = Substitution::with_options(&pattern, &options, &replacement) {
+                substitution.replace(&text, true);
+                substitution.replace(&text, false);
+                substitution.first(&String::from_utf8_lossy(&text));
+            }
+        }
+
+        #[test]
+        fn what_a_match_is_replaced_by_itself_is_the_same(text in "[aé$\n]{0,12}", all in any::<bool>()) {
+            for pattern in ["a", "é*", "a(?=é)", "", "a$"] {
+                let substitution = Substitution::with_options(pattern, "", "$0").unwrap();
+                let replaced = substitution.replace(text.as_bytes(), all);
+                prop_assert!(replaced.is_none_or(|replaced| replaced == text.as_bytes()), "{pattern}");
+            }
+        }
+    }
 
     #[test]
     fn the_first_match_is_replaced_with_its_groups() {

@@ -51,7 +51,7 @@ impl RequestHead {
         })
     }
 
-    /// The path and query as the client sent them.
+    /// The path and query as the client sent them, unless a plugin set another query.
     pub fn target(&self) -> &str {
         self.target.as_str()
     }
