@@ -1,23 +1,28 @@
 //! The HTTP listeners of the control plane and of status: not the proxy's, which the engine has.
 //!
 //! The rule to know: a listening socket outlives the settings. A reload swaps what is served behind it; connections
-//! of before finish what they are at and are closed.
+//! of before finish what they are at, and their next answer, from what is served then, says that it is the last.
 
 use std::{
     net::{SocketAddr, TcpListener},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use axum::{Extension, Router, extract::ConnectInfo};
+use axum::{Router, extract::ConnectInfo};
+use http::{HeaderValue, Version, header};
+use hyper::{Request, body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
-    service::TowerToHyperService,
 };
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt as _;
 
 /// How long a connection may finish its request after what it was served by is gone.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -138,7 +143,8 @@ async fn accept(
             Ok((stream, peer)) => {
                 let _ = stream.set_nodelay(true);
                 let _ = SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE);
-                connections.spawn(greet(stream, peer, generation.load_full()));
+                let caller = Caller { peer, newest: generation.clone(), closed: closed.clone() };
+                connections.spawn(caller.greet(stream));
             }
             Err(error) => {
                 // Out of file descriptors, mostly: the listener itself is sound.
@@ -149,50 +155,84 @@ async fn accept(
     }
 }
 
-async fn greet(stream: tokio::net::TcpStream, peer: SocketAddr, generation: Arc<Generation>) {
-    match &generation.site.tls {
-        // Whoever connects and says nothing is not waited for: hyper counts from the first byte.
-        None => tokio::select! {
-            said = tokio::time::timeout(HANDSHAKE, stream.readable()) => {
-                if matches!(said, Ok(Ok(()))) {
-                    converse(stream, peer, &generation).await;
+/// Who is at the other end of a connection, and what it may be served.
+struct Caller {
+    peer: SocketAddr,
+    newest: Arc<ArcSwap<Generation>>,
+    closed: CancellationToken,
+}
+
+impl Caller {
+    async fn greet(self, stream: tokio::net::TcpStream) {
+        let tls = self.newest.load().site.tls.clone();
+        match tls {
+            // Whoever connects and says nothing is not waited for: hyper counts from the first byte.
+            None => tokio::select! {
+                said = tokio::time::timeout(HANDSHAKE, stream.readable()) => {
+                    if matches!(said, Ok(Ok(()))) {
+                        self.converse(stream).await;
+                    }
                 }
-            }
-            () = generation.over.cancelled() => {}
-        },
-        Some(tls) => {
-            let handshake = tokio_rustls::TlsAcceptor::from(tls.clone()).accept(stream);
-            match tokio::time::timeout(HANDSHAKE, handshake).await {
-                Ok(Ok(stream)) => converse(stream, peer, &generation).await,
-                Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS connection came about"),
-                Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
+                () = self.closed.cancelled() => {}
+            },
+            Some(tls) => {
+                let handshake = tokio_rustls::TlsAcceptor::from(tls).accept(stream);
+                match tokio::time::timeout(HANDSHAKE, handshake).await {
+                    Ok(Ok(stream)) => self.converse(stream).await,
+                    Ok(Err(error)) => {
+                        tracing::debug!(peer = %self.peer, %error, "no TLS connection came about")
+                    }
+                    Err(_) => tracing::debug!(peer = %self.peer, "a TLS handshake took too long"),
+                }
             }
         }
     }
-}
 
-async fn converse<S>(stream: S, peer: SocketAddr, generation: &Generation)
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-{
-    // As `into_make_service_with_connect_info` does for axum's own listeners.
-    let service = generation.site.router.clone().layer(Extension(ConnectInfo(peer)));
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(Duration::from_secs(20))
-        .keep_alive_timeout(Duration::from_secs(20));
-    let connection =
-        builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
-    tokio::pin!(connection);
-    tokio::select! {
-        _ = connection.as_mut() => return,
-        () = generation.over.cancelled() => connection.as_mut().graceful_shutdown(),
+    async fn converse<S>(self, stream: S)
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    {
+        let over = self.newest.load().over.clone();
+        let http2 = Arc::new(AtomicBool::new(false));
+        let (peer, newest, last, seen) = (self.peer, self.newest, over.clone(), http2.clone());
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            let is_http2 = request.version() == Version::HTTP_2;
+            seen.store(is_http2, Ordering::Relaxed);
+            // As `into_make_service_with_connect_info` does for axum's own listeners.
+            request.extensions_mut().insert(ConnectInfo(peer));
+            let (answer, last) = (newest.load().site.router.clone().oneshot(request), last.clone());
+            async move {
+                let mut answer = answer.await?;
+                if last.is_cancelled() && !is_http2 {
+                    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, std::convert::Infallible>(answer)
+            }
+        });
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(Duration::from_secs(20))
+            .keep_alive_timeout(Duration::from_secs(20));
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        tokio::pin!(connection);
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            () = over.cancelled() => {}
+        }
+        // HTTP/2 can say so itself. Closed while it is idle, an HTTP/1.1 connection could cost its client a request.
+        if http2.load(Ordering::Relaxed) || self.closed.is_cancelled() {
+            connection.as_mut().graceful_shutdown();
+        }
+        // A watch never ends by itself: the data plane comes back to what is served now.
+        tokio::select! {
+            _ = tokio::time::timeout(FAREWELL, connection.as_mut()) => return,
+            () = self.closed.cancelled() => connection.as_mut().graceful_shutdown(),
+        }
+        let _ = tokio::time::timeout(FAREWELL, connection).await;
     }
-    // A watch never ends by itself: the data plane comes back to what is served now.
-    let _ = tokio::time::timeout(FAREWELL, connection).await;
 }
 
 #[cfg(test)]

@@ -264,3 +264,31 @@ async fn the_admin_api_of_a_node_that_follows_refuses_writes_in_so_many_words() 
     assert_eq!((answer.status, &answer.json()["value"]["uri"]), (200, &json!("/ip")));
     guide.dp.serves("/ip").await;
 }
+
+#[tokio::test]
+async fn what_api7_itself_wrote_is_read_in_both_its_forms() {
+    let upstream = Upstream::start();
+    let node = upstream.node();
+    let yaml = format!(
+        "routes:\n  - id: ip\n    uri: /ip\n    upstream:\n      type: roundrobin\n      nodes:\n        \"{node}\": 1\n#END\n"
+    );
+    let route =
+        json!({ "id": "ip", "uri": "/ip", "upstream": { "type": "roundrobin", "nodes": { &*node: 1 } } });
+    let instance = json!({ "config": { "config_version": 3, "config_payload": { "plugin_attr": {} } } });
+    for (resources, instance) in [
+        (yaml, Some("config_version: 3\nconfig_payload:\n  plugin_attr: {}\n".to_owned())),
+        (json!({ "routes": [route] }).to_string(), Some(instance.to_string())),
+        (json!({ "routes": [route] }).to_string(), None),
+    ] {
+        let moto = Moto::start(&["gateway-config", "gateway-resource"]).await;
+        moto.root().put("gateway-resource", "default", resources.clone()).await.unwrap();
+        if let Some(instance) = &instance {
+            moto.root().put("gateway-config", "default", instance.clone()).await.unwrap();
+        }
+        let mut dp = Gateway::data_plane(KEELGATE).yaml(&file(STANDALONE, &moto.client("root")));
+        dp.start().await;
+        dp.serves("/ip").await;
+        let view = dp.source("bucket").await;
+        assert_eq!((&view["sequence"], &view["rejected"]), (&Value::Null, &json!([])), "{resources}");
+    }
+}

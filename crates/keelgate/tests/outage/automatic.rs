@@ -127,16 +127,7 @@ async fn a_node_that_was_killed_starts_from_its_disk() {
     let mut dp = data_plane(&cp, &moto);
     dp.start().await;
     dp.serves("/ip").await;
-    // On disk within a second, beside the work; the kill must not come before.
-    let kept = dp.data_dir().join("last_good/current.json");
-    testkit::wait::eventually(testkit::gateway::SOON, "a snapshot on disk", async || {
-        let header = std::fs::read_to_string(&kept).unwrap_or_default();
-        testkit::wait::expect(header.contains("\"revision\":"), header.clone())?;
-        let view = dp.config_view().await.map_err(|error| error.to_string())?;
-        let digest = view["digest"].as_str().unwrap_or_default();
-        testkit::wait::expect(header.contains(digest), header.clone())
-    })
-    .await;
+    kept_on_disk(&dp).await;
     (cp.kill9(), moto.kill9(), dp.kill9());
     first_answer_in_time(&mut dp).await;
     dp.source("disk").await;

@@ -6,6 +6,8 @@
 //! | a control plane comes back without what it had | `comeback.rs` |
 //! | objects in the bucket that nobody should believe | `bad_objects.rs` |
 //! | storage that refuses, fails, hangs | `bad_storage.rs` |
+//! | reloads while everything is under way | `reload.rs` |
+//! | what bucket and line must not give away, or be believed | `secrets.rs`, `links.rs` |
 //! | etcdctl, the AWS CLI, a stock `apisix.json` | `stock_clients.rs` |
 //!
 //! The one rule: everything is real, the binary, the S3 server, the kills; and a test waits for states, never for times.
@@ -16,5 +18,8 @@ mod bad_objects;
 mod bad_storage;
 mod comeback;
 mod door;
+mod links;
+mod reload;
+mod secrets;
 mod setup;
 mod stock_clients;

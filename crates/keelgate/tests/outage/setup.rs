@@ -85,6 +85,17 @@ fn counted(manifest: &Value) -> u64 {
     counts.into_iter().flatten().filter_map(|(_, count)| count.as_u64()).sum()
 }
 
+/// Waits until what a data plane serves is on its disk too: that takes up to a second, beside the work.
+pub async fn kept_on_disk(dp: &Gateway) {
+    let header = dp.data_dir().join("last_good/current.json");
+    eventually(SOON, "what is served, on disk", async || {
+        let view = dp.config_view().await.map_err(|error| format!("{error:#}"))?;
+        let (kept, digest) = (std::fs::read_to_string(&header).unwrap_or_default(), view["digest"].as_str());
+        expect(digest.is_some_and(|digest| !digest.is_empty() && kept.contains(digest)), kept.clone())
+    })
+    .await;
+}
+
 /// Load on `/ip`: kept connections and new ones.
 pub fn load(dp: &Gateway) -> Load {
     Plan::new(dp.url("/ip")).kept(6).start()

@@ -23,7 +23,7 @@ fn asking(node: &Node, ca: &Ca, name: &str) -> Options {
     Options { to, ca: Some(ca.pem()), sni: Some(name.to_owned()), ..Options::default() }
 }
 
-async fn https(node: &Node, options: &Options) -> anyhow::Result<testkit::http::Response> {
+async fn https(options: &Options) -> anyhow::Result<testkit::http::Response> {
     let name = options.sni.clone().unwrap();
     request_with(options, Method::GET, &format!("https://{name}/headers"), &[], "").await
 }
@@ -39,24 +39,24 @@ async fn certificates_come_and_go_with_their_resources() {
     ])
     .await;
     for name in ["shop.test", "a.wild.test", "b.wild.test"] {
-        let answer = https(&node, &asking(&node, &ca, name)).await.unwrap();
+        let answer = https(&asking(&node, &ca, name)).await.unwrap();
         assert_eq!((answer.status, answer.version), (200, Version::HTTP_11), "{name}");
         let seen = upstream.last();
         let port = node.ports().https.to_string();
         assert_eq!((seen.header("host"), seen.header("x-forwarded-proto")), (name, "https"));
         assert_eq!(seen.header("x-forwarded-port"), port);
     }
-    assert!(https(&node, &asking(&node, &ca, "other.test")).await.is_err(), "no certificate for that name");
-    assert!(https(&node, &asking(&node, &ca, "a.b.wild.test")).await.is_err(), "one label, not two");
+    assert!(https(&asking(&node, &ca, "other.test")).await.is_err(), "no certificate for that name");
+    assert!(https(&asking(&node, &ca, "a.b.wild.test")).await.is_err(), "one label, not two");
 
     // From another authority now: who knows only the first one is not fooled.
     let other = Ca::new("other");
     node.has(&[("ssls/exact", ssl(&other.server(&["shop.test"]), &["shop.test"]))]).await;
-    assert!(https(&node, &asking(&node, &ca, "shop.test")).await.is_err());
-    assert_eq!(https(&node, &asking(&node, &other, "shop.test")).await.unwrap().status, 200);
+    assert!(https(&asking(&node, &ca, "shop.test")).await.is_err());
+    assert_eq!(https(&asking(&node, &other, "shop.test")).await.unwrap().status, 200);
     node.delete("ssls/exact").await;
     node.settled().await;
-    assert!(https(&node, &asking(&node, &other, "shop.test")).await.is_err());
+    assert!(https(&asking(&node, &other, "shop.test")).await.is_err());
 }
 
 #[tokio::test]
