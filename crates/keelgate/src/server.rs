@@ -180,7 +180,7 @@ impl Caller {
                 match tokio::time::timeout(HANDSHAKE, handshake).await {
                     Ok(Ok(stream)) => self.converse(stream).await,
                     Ok(Err(error)) => {
-                        tracing::debug!(peer = %self.peer, %error, "no TLS connection came about")
+                        tracing::debug!(peer = %self.peer, %error, "no TLS connection came about");
                     }
                     Err(_) => tracing::debug!(peer = %self.peer, "a TLS handshake took too long"),
                 }

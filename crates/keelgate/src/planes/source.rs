@@ -136,7 +136,6 @@ pub fn engine_config(proxy: &ProxySettings, held: &dyn Fn(SocketAddr) -> bool) -
             fallback_sni: proxy.fallback_sni.as_deref().map(Into::into),
             tickets: proxy.ssl_session_tickets,
         },
-        ..engine::Config::default()
     }
 }
 

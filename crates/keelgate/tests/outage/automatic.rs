@@ -128,7 +128,9 @@ async fn a_node_that_was_killed_starts_from_its_disk() {
     dp.start().await;
     dp.serves("/ip").await;
     kept_on_disk(&dp).await;
-    (cp.kill9(), moto.kill9(), dp.kill9());
+    cp.kill9();
+    moto.kill9();
+    dp.kill9();
     first_answer_in_time(&mut dp).await;
     dp.source("disk").await;
 }
