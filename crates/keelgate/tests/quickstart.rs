@@ -17,6 +17,10 @@ see() {
   echo "never saw $2 at $1; last: $(curl -sS -m 2 "$1" 2>&1)" >&2
   exit 1
 }
+kills() {
+  kill -9 "$1"
+  while kill -0 "$1" 2>/dev/null; do sleep 0.05; done
+}
 pid() { sed -n "s/^  $1 *pid \([0-9]*\).*/\1/p" "$D/said"; }
 proxy=http://127.0.0.1:9080/ip config=http://127.0.0.1:9090/v1/config
 
@@ -31,11 +35,11 @@ see http://127.0.0.1:9180/ui/ '<html'
 curl -fsS http://127.0.0.1:9180/apisix/admin/routes -H "X-API-KEY: $key" | grep -q everything
 for _ in $(seq 100); do [ -f "$D/q/backup/config/keelgate/default/manifest.json" ] && break; sleep 0.1; done
 
-kill -9 "$(pid 'control plane')"
+kills "$(pid 'control plane')"
 see $config '"connected":false'
 see $proxy origin
 see $config '"source":"control_plane"'
-kill -9 "$(pid 'data plane')"
+kills "$(pid 'data plane')"
 "$K" run -c "$D/q/dp/conf/config.yaml" 2> "$D/dp.log" &
 see $proxy origin
 see $config '"source":"\(bucket\|disk\)"'
@@ -45,7 +49,7 @@ see $proxy origin
 kill -INT $quickstart
 wait $quickstart
 "$K" quickstart --dir "$D/q" > "$D/again" 2>&1 && exit 1
-grep -q 'control plane' "$D/again"
+grep -q '127.0.0.1:9180 .* does another gateway run here' "$D/again"
 "#;
 
 #[test]

@@ -24,6 +24,7 @@ const UPSTREAM: &str = "127.0.0.1:9280";
 const PROXY: &str = "127.0.0.1:9080";
 const ADMIN: &str = "127.0.0.1:9180";
 const CONTROL: &str = "127.0.0.1:9090";
+const DATA_PLANES: &str = "127.0.0.1:7900";
 /// How long each part may take to come up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -36,6 +37,7 @@ pub fn quickstart(dir: &Path, detach: bool) -> anyhow::Result<ExitCode> {
         runtime.block_on(httpbin::serve(UPSTREAM.parse()?))?;
         return Ok(ExitCode::SUCCESS);
     }
+    all_free()?;
     let dir = std::path::absolute(dir)?;
     let nodes = Nodes::prepare(&dir)?;
     let mut running = Running::default();
@@ -56,6 +58,15 @@ pub fn quickstart(dir: &Path, detach: bool) -> anyhow::Result<ExitCode> {
     }
     say("Ctrl-C stops all of it.");
     runtime.block_on(running.until_interrupted())
+}
+
+/// Whoever answers there already would be taken for a part of ours.
+fn all_free() -> anyhow::Result<()> {
+    for address in [UPSTREAM, ADMIN, DATA_PLANES, CONTROL, PROXY] {
+        std::net::TcpListener::bind(address)
+            .with_context(|| format!("{address} can't be listened on: does another gateway run here?"))?;
+    }
+    Ok(())
 }
 
 /// The files of the two nodes.
