@@ -24,6 +24,14 @@ async fn etcd_with_three_members_survives_one() {
     let mut etcd = Etcd::cluster().await;
     etcd.kill9(0);
     let alive = etcd.endpoints()[1..].join(",");
+    // The one killed may have been the leader: those left first choose another.
+    let health = format!("{}/health", etcd.endpoint(1));
+    eventually(Duration::from_secs(30), "a leader among those left", async || match get(&health).await {
+        Ok(answer) if answer.json()["health"] == "true" => Ok(()),
+        Ok(answer) => Err(answer.text()),
+        Err(error) => Err(format!("{error:#}")),
+    })
+    .await;
     testkit::servers::etcd::etcdctl(&alive, &["put", "key", "value"]);
     etcd.restart(0).await;
     assert_eq!(etcd.ctl(&["get", "key", "--print-value-only"]), "value\n");
