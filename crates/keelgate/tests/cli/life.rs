@@ -1,12 +1,8 @@
-//! The binary at a prompt: verbs, exit codes, what it says, and what signals do to a running one.
-//!
-//! The one rule: exit 0 is yes, 1 is no, 2 is a wrong call, 78 a wrong configuration, and a reader of stderr knows
-//! which line to change.
-#![allow(clippy::unwrap_used, reason = "test code: a panic is how it fails")]
+//! A process from start to end: the verbs that steer it, signals, a reload that can't be done, a kill.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
 use http::Method;
 use nix::sys::signal::{Signal, kill};
@@ -19,124 +15,7 @@ use testkit::ports;
 use testkit::upstream::Upstream;
 use testkit::wait::{eventually, expect};
 
-const KEELGATE: &str = env!("CARGO_BIN_EXE_keelgate");
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// Runs a command on a node, which must succeed, and gives what it prints.
-#[track_caller]
-fn does(node: &Gateway, args: &[&str]) -> String {
-    let output = node.command(args);
-    let log = fs::read_to_string(node.home().join("logs/error.log")).unwrap_or_default();
-    assert_eq!(output.status.code(), Some(0), "{args:?}: {}{}\n{log}", stdout(&output), stderr(&output));
-    stdout(&output)
-}
-
-/// Runs a command that must answer no, and gives what it says.
-#[track_caller]
-fn refuses(node: &Gateway, args: &[&str], code: i32) -> String {
-    let output = node.command(args);
-    assert_eq!(output.status.code(), Some(code), "{args:?}: {}{}", stdout(&output), stderr(&output));
-    stdout(&output) + &stderr(&output)
-}
-
-/// One route for everything.
-async fn route_all(node: &Gateway, upstream: &Upstream) {
-    let nodes = json!({ upstream.node(): 1 });
-    node.put("routes/all", &json!({ "uri": "/*", "upstream": { "type": "roundrobin", "nodes": nodes } }))
-        .await;
-    node.serves("/ip").await;
-}
-
-#[test]
-fn wrong_calls_and_the_version() {
-    let call = |args: &[&str]| Command::new(KEELGATE).args(args).output().unwrap();
-    for args in [&[][..], &["frobnicate"], &["test", "--nonsense"], &["config"], &["backup", "show"]] {
-        let output = call(args);
-        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", stderr(&output));
-        assert!(stdout(&output).is_empty() && !stderr(&output).is_empty(), "{args:?}");
-    }
-    let version = format!("keelgate {}\n", env!("CARGO_PKG_VERSION"));
-    for args in [["version"], ["--version"]] {
-        let output = call(&args);
-        assert_eq!((output.status.code(), stdout(&output)), (Some(0), version.clone()));
-    }
-    let help = call(&["help"]);
-    assert_eq!(help.status.code(), Some(0));
-    for verb in
-        ["run", "start", "stop", "quit", "restart", "reload", "test", "quickstart", "status", "backup"]
-    {
-        assert!(stdout(&help).contains(&format!("  {verb}")), "{verb} is not in the help");
-    }
-}
-
-#[test]
-fn a_bad_file_is_told_by_line_and_key() {
-    let home = tempfile::tempdir().unwrap();
-    fs::create_dir(home.path().join("conf")).unwrap();
-    let file = home.path().join("conf/config.yaml");
-    for (text, expected) in [
-        ("apisix:\n  node_listen: [oops]\n", "config.yaml:2: apisix.node_listen"),
-        ("apisix:\n  ssl:\n    ssl_protocols: SSLv3\n", "config.yaml:3: apisix.ssl.ssl_protocols: "),
-        ("deployment:\n  role: captain\n", "config.yaml:2: deployment.role: "),
-        (
-            "deployment:\n  role: data_plane\n  role_data_plane:\n    config_provider: embedded\n",
-            "config.yaml:4: ",
-        ),
-        ("deployment:\n  etcd:\n    host: [\"127.0.0.1:2379\"]\n", "config.yaml:3: deployment.etcd.host: "),
-        (
-            "deployment:\n  role: control_plane\nfallback_cp:\n  cron_spec: sometimes\n",
-            "config.yaml:4: fallback_cp.cron_spec: ",
-        ),
-        ("apisix:\n  - nonsense: [\n", "config.yaml:"),
-        ("keelgate:\n  gateway_group: ${{KEELGATE_TEST_NOT_SET}}\n", "KEELGATE_TEST_NOT_SET"),
-    ] {
-        fs::write(&file, text).unwrap();
-        for verb in ["test", "run", "start", "reload", "status"] {
-            let output = Command::new(KEELGATE).args([verb, "-c"]).arg(&file).output().unwrap();
-            let told = stderr(&output);
-            assert_eq!(output.status.code(), Some(78), "{verb}: {text}: {told}");
-            assert!(told.contains(expected), "{verb}: {text}: {told}");
-        }
-    }
-    let output = Command::new(KEELGATE).args(["test", "-c", "/nowhere/config.yaml"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(78));
-    assert!(stderr(&output).contains("/nowhere/config.yaml: it can't be read"), "{}", stderr(&output));
-}
-
-#[test]
-fn a_file_is_found_where_it_is_looked_for() {
-    let node = Gateway::traditional(KEELGATE);
-    let test = |command: &mut Command| command.arg("test").env_remove("KEELGATE_CONFIG").output().unwrap();
-    let here = test(Command::new(KEELGATE).current_dir(node.home()));
-    assert_eq!(here.status.code(), Some(0), "{}", stderr(&here));
-    assert_eq!(stdout(&here), "configuration file ./conf/config.yaml test is successful\n");
-    let elsewhere = tempfile::tempdir().unwrap();
-    let lost = test(Command::new(KEELGATE).current_dir(elsewhere.path()));
-    assert_eq!(lost.status.code(), Some(78));
-    assert!(stderr(&lost).contains("no config.yaml"), "{}", stderr(&lost));
-    let mut command = Command::new(KEELGATE);
-    command.current_dir(elsewhere.path()).arg("test").env("KEELGATE_CONFIG", node.config_file());
-    assert_eq!(command.output().unwrap().status.code(), Some(0));
-}
-
-#[test]
-fn keys_that_do_nothing_are_told_with_their_path() {
-    let node = Gateway::traditional(KEELGATE).with(json!({ "apisix": { "flux_capacitor": true } }));
-    let output = node.command(&["test"]);
-    assert_eq!(output.status.code(), Some(0));
-    assert!(
-        stderr(&output).contains("apisix.flux_capacitor: this key is not used by Keelgate"),
-        "{}",
-        stderr(&output)
-    );
-}
+use crate::{KEELGATE, does, refuses, route_all};
 
 /// A node in the background, which must not outlive its test.
 struct Background(Gateway);
