@@ -59,7 +59,8 @@ fn serve(plan: &Arc<Plan>, target: &PathAndQuery) {
     assert!(ctx.find_route());
     let mut waker = Context::from_waker(Waker::noop());
     assert!(pin!(chain::on_request(&mut ctx)).poll(&mut waker).is_ready());
-    let node = ctx.upstream.as_ref().unwrap().pick(&ctx).unwrap();
+    let nodes = ctx.upstream.as_ref().unwrap().nodes.current();
+    let node = nodes.pick(&ctx).unwrap();
     black_box(node);
     chain::header_filter(&mut ctx);
     chain::log(&ctx);

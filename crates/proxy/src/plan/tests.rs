@@ -15,7 +15,8 @@ fn to(port: u16) -> Value {
 /// Which route a request is bound to, and the port of its first node.
 fn served(lab: &Lab, target: &str) -> Option<(String, Option<u16>)> {
     let ctx = lab.request(target, &[]);
-    let port = ctx.upstream.as_ref().and_then(|upstream| upstream.pick(&ctx)).map(|node| node.port);
+    let port =
+        ctx.upstream.as_ref().and_then(|upstream| upstream.nodes.current().pick(&ctx).map(|node| node.port));
     ctx.route_id().map(|id| (id.to_owned(), port))
 }
 
@@ -60,11 +61,11 @@ fn a_route_takes_what_it_does_not_say_from_its_service() {
     assert_eq!((ctx.service_id(), ctx.service_name(), ctx.route_name()), (Some("s"), Some("S"), None));
     assert_eq!((ctx.matched_uri(), ctx.matched_host()), (Some("/bare"), Some("a.com")));
     assert!(ctx.route.as_ref().unwrap().websocket);
-    assert_eq!(ctx.upstream.as_ref().unwrap().pick(&ctx).unwrap().port, 1);
+    assert_eq!(ctx.upstream.as_ref().unwrap().nodes.current().pick(&ctx).unwrap().port, 1);
     let ctx = request("/id", "x").unwrap();
-    assert_eq!(ctx.upstream.as_ref().unwrap().pick(&ctx).unwrap().port, 2);
+    assert_eq!(ctx.upstream.as_ref().unwrap().nodes.current().pick(&ctx).unwrap().port, 2);
     let ctx = request("/inline", "b.com").unwrap();
-    assert_eq!(ctx.upstream.as_ref().unwrap().pick(&ctx).unwrap().port, 3);
+    assert_eq!(ctx.upstream.as_ref().unwrap().nodes.current().pick(&ctx).unwrap().port, 3);
     assert!(!ctx.route.as_ref().unwrap().websocket);
     assert_eq!(ctx.timeouts().read.as_secs(), 3);
     let labels = |path| {
@@ -154,7 +155,7 @@ fn what_does_not_change_keeps_its_arc() {
     assert!(Arc::ptr_eq(before.route("2").unwrap(), lab.plan.route("2").unwrap()));
     assert!(!Arc::ptr_eq(before.route("1").unwrap(), lab.plan.route("1").unwrap()));
     assert!(Arc::ptr_eq(&before.route("1").unwrap().chain, &lab.plan.route("2").unwrap().chain));
-    assert_eq!(before.upstream("u").unwrap().nodes[0].port, 1);
+    assert_eq!(before.upstream("u").unwrap().nodes.current().nodes[0].port, 1);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use model::resource;
 use rustc_hash::{FxHashMap, FxHasher};
 use smallvec::SmallVec;
 
-use super::{ClientTls, Keepalive, Node, PassHost, Scheme, Timeouts, Upstream, balance::Balance};
+use super::{ClientTls, Keepalive, Node, NodeSet, Nodes, PassHost, Scheme, Timeouts, Upstream};
 
 /// What upstreams compiled together share: equal nodes, and equal upstreams that have nothing to take turns with.
 #[derive(Default)]
@@ -35,7 +35,7 @@ impl Shared {
 
     /// One that was built before and is no different, or else this one.
     pub fn upstream(&mut self, upstream: Upstream) -> Arc<Upstream> {
-        let [node] = &*upstream.nodes else { return Arc::new(upstream) };
+        let Some(node) = upstream.single() else { return Arc::new(upstream) };
         let alike = self.singles.entry(Arc::as_ptr(node).addr()).or_default();
         if let Some(known) = alike.iter().find(|known| known.serves_like(&upstream)) {
             return Arc::clone(known);
@@ -72,7 +72,7 @@ impl Upstream {
                 return Err("`upstream_host` can't be empty when `pass_host` is `rewrite`".to_owned());
             }
         };
-        let balance = Balance::new(conf, &nodes)?;
+        let nodes = Nodes::Fixed(NodeSet::new(conf, nodes)?);
         let tls = if scheme.is_tls() { Some(tls(scheme)?) } else { None };
         let mut hasher = FxHasher::default();
         (scheme, tls.as_ref().map(|tls| tls.fingerprint)).hash(&mut hasher);
@@ -80,23 +80,27 @@ impl Upstream {
             name: name.into(),
             scheme,
             pass_host,
-            balance: (nodes.len() != 1).then_some(balance),
-            retries: conf.retries.map_or(nodes.len().saturating_sub(1), |retries| retries as usize),
+            nodes,
+            retries: conf.retries,
             retry_timeout: seconds(conf.retry_timeout)?,
             timeouts: conf.timeout.as_ref().map(Timeouts::read).transpose()?.unwrap_or_default(),
             keepalive: keepalive(conf)?,
             tls,
             fingerprint: hasher.finish(),
-            nodes,
         })
     }
 
-    /// Whether nobody could tell the two apart but by name.
+    /// The node of an upstream that has one and keeps it.
+    fn single(&self) -> Option<&Arc<Node>> {
+        match &self.nodes {
+            Nodes::Fixed(set) if set.nodes.len() == 1 => set.nodes.first(),
+            _ => None,
+        }
+    }
+
+    /// Whether nobody could tell the two apart but by name, beside their nodes.
     fn serves_like(&self, other: &Self) -> bool {
-        let same = |a: &Arc<Node>, b: &Arc<Node>| Arc::ptr_eq(a, b);
-        self.nodes.iter().zip(&other.nodes).all(|(a, b)| same(a, b))
-            && self.nodes.len() == other.nodes.len()
-            && self.fingerprint == other.fingerprint
+        self.fingerprint == other.fingerprint
             && self.pass_host == other.pass_host
             && (self.retries, self.retry_timeout) == (other.retries, other.retry_timeout)
             && (self.timeouts, self.keepalive) == (other.timeouts, other.keepalive)
@@ -162,10 +166,11 @@ mod tests {
         let mut shared = Shared::default();
         let upstream =
             build(&json!({"nodes": {"a:80": 1, "[::1]:81": 1, "10.0.0.1": 0}}), &mut shared).unwrap();
-        assert_eq!((upstream.retries, upstream.timeouts.read.as_secs()), (2, 60));
-        let labels: Vec<_> = upstream.nodes.iter().map(|node| &*node.label).collect();
+        let set = upstream.nodes.current();
+        assert_eq!((upstream.retries(&set), upstream.timeouts.read.as_secs()), (2, 60));
+        let labels: Vec<_> = set.nodes.iter().map(|node| &*node.label).collect();
         assert_eq!(labels, ["a:80", "[::1]:81", "10.0.0.1:80"]);
-        assert_eq!(upstream.nodes[1].address, Some("[::1]:81".parse().unwrap()));
+        assert_eq!(set.nodes[1].address, Some("[::1]:81".parse().unwrap()));
         for (conf, error) in [
             (json!({"service_name": "x", "discovery_type": "dns"}), "service discovery (dns)"),
             (json!({"nodes": {"a:1": 1}, "scheme": "kafka"}), "upstreams of scheme kafka"),
@@ -191,6 +196,9 @@ mod tests {
         assert!(!Arc::ptr_eq(&one, &share(json!({"nodes": {"a:1": 1}, "retries": 3}))));
         let two = share(json!({"nodes": {"a:1": 1, "b:1": 1}}));
         let other = share(json!({"nodes": {"a:1": 1, "b:1": 1}}));
-        assert!(!Arc::ptr_eq(&two, &other) && Arc::ptr_eq(&two.nodes[0], &other.nodes[0]));
+        assert!(
+            !Arc::ptr_eq(&two, &other)
+                && Arc::ptr_eq(&two.nodes.current().nodes[0], &other.nodes.current().nodes[0])
+        );
     }
 }

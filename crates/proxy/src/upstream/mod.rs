@@ -3,6 +3,7 @@
 mod balance;
 mod build;
 mod client_tls;
+mod nodes;
 pub mod pool;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -11,9 +12,9 @@ use http::{HeaderValue, header};
 
 pub use build::Shared;
 pub use client_tls::{ClientTls, Identity};
+pub use nodes::{Current, Live, NodeSet, Nodes};
 
 use crate::ctx::Ctx;
-use balance::Balance;
 
 /// An upstream, compiled. Shared by every route that names it.
 pub struct Upstream {
@@ -21,10 +22,9 @@ pub struct Upstream {
     pub name: Arc<str>,
     pub scheme: Scheme,
     pub pass_host: PassHost,
-    /// As configured, those of weight 0 too.
-    pub nodes: Box<[Arc<Node>]>,
-    /// Further nodes tried after a failed connect. Default: one less than there are nodes.
-    pub retries: usize,
+    pub nodes: Nodes,
+    /// Further nodes tried after a failed connect; none: as many as there are others. See [`Upstream::retries`].
+    pub retries: Option<u32>,
     /// No further try begins after so long; zero: no limit.
     pub retry_timeout: Duration,
     pub timeouts: Timeouts,
@@ -33,19 +33,12 @@ pub struct Upstream {
     pub tls: Option<ClientTls>,
     /// Identifies the pool of connections: same fingerprint, same connections, whatever else changed.
     pub fingerprint: u64,
-    /// None where there is one node.
-    balance: Option<Balance>,
 }
 
 impl Upstream {
-    /// The node for the next attempt: one that is not among `ctx.attempts`. None where no more are left.
-    pub fn pick(&self, ctx: &Ctx) -> Option<&Arc<Node>> {
-        let tried =
-            |at: usize| ctx.attempts.iter().any(|attempt| Arc::ptr_eq(&attempt.node, &self.nodes[at]));
-        match &self.balance {
-            Some(balance) => balance.pick(ctx, tried).map(|at| &self.nodes[at]),
-            None => self.nodes.first().filter(|node| node.weight > 0 && !tried(0)),
-        }
+    /// How many further nodes of `set` are tried.
+    pub fn retries(&self, set: &NodeSet) -> usize {
+        self.retries.map_or(set.nodes.len().saturating_sub(1), |retries| retries as usize)
     }
 
     /// `Host` for a node, as plugins and `pass_host` want it.

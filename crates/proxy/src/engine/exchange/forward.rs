@@ -31,10 +31,11 @@ impl Exchange {
         self.limits = h1::Limits { send: timeouts.send, read: timeouts.read };
         self.upgrade = self.wants_upgrade();
         let began = Instant::now();
-        let mut left = upstream.retries;
+        let nodes = upstream.nodes.current();
+        let mut left = upstream.retries(&nodes);
         let mut failure = None;
         loop {
-            let Some(node) = upstream.pick(&self.ctx).map(Arc::clone) else {
+            let Some(node) = nodes.pick(&self.ctx).map(Arc::clone) else {
                 return match failure {
                     Some(error) => Err(error),
                     None => Ok(self.own(reply::error(StatusCode::SERVICE_UNAVAILABLE))),

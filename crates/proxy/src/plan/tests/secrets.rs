@@ -70,5 +70,5 @@ fn upstreams_that_speak_alike_share_how_they_do() {
     };
     assert!(alike("1", "2") && alike("3", "4"));
     assert!(!alike("1", "3") && !alike("1", "5") && !alike("3", "5"));
-    assert_eq!(upstream("1").nodes[0].port, 443);
+    assert_eq!(upstream("1").nodes.current().nodes[0].port, 443);
 }
