@@ -14,7 +14,6 @@ use proxy::{
     plan::{Catalog, Input, Plan, compile},
     plugin::{Env, Flow, Plugin, Reply, Step},
 };
-use rustls::RootCertStore;
 use serde_json::{Map, Value};
 
 /// What a plugin is built with.
@@ -88,7 +87,7 @@ impl Gateway {
             lasting: &lasting,
             attrs: &Map::new(),
             router: proxy::router::Kind::default(),
-            roots: &Arc::new(RootCertStore::empty()),
+            tls: &proxy::tls::Settings::default(),
             rebuild: true,
         };
         let (plan, report) = compile(&input, None);

@@ -7,7 +7,6 @@
 
 use std::{
     hint::black_box,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -17,7 +16,6 @@ use proxy::{
     plan::{Catalog, Input, Plan, Report, compile},
     router,
 };
-use rustls::RootCertStore;
 use serde_json::Map;
 
 fn main() {
@@ -97,7 +95,7 @@ struct Bench {
     keyring: Keyring,
     catalog: Catalog,
     lasting: Lasting,
-    roots: Arc<RootCertStore>,
+    tls: proxy::tls::Settings,
 }
 
 impl Default for Bench {
@@ -106,7 +104,7 @@ impl Default for Bench {
             keyring: Keyring::default(),
             catalog: Catalog::new([]).unwrap(),
             lasting: Lasting::default(),
-            roots: Arc::new(RootCertStore::empty()),
+            tls: proxy::tls::Settings::default(),
         }
     }
 }
@@ -120,7 +118,7 @@ impl Bench {
             lasting: &self.lasting,
             attrs: &Map::new(),
             router: router::Kind::HostUri,
-            roots: &self.roots,
+            tls: &self.tls,
             rebuild: false,
         };
         compile(&input, previous)

@@ -25,7 +25,6 @@ use proxy::{
     plan::{Catalog, Input, Plan, compile},
     router,
 };
-use rustls::RootCertStore;
 use serde_json::Map;
 
 const ROUNDS: usize = 200_000;
@@ -88,7 +87,7 @@ fn plan(routes: usize) -> Plan {
         lasting: &Lasting::default(),
         attrs: &Map::new(),
         router: router::Kind::HostUri,
-        roots: &Arc::new(RootCertStore::empty()),
+        tls: &proxy::tls::Settings::default(),
         rebuild: false,
     };
     compile(&input, None).0

@@ -41,7 +41,7 @@ fn main() -> Result<()> {
         lasting: &Lasting::default(),
         attrs: &Map::new(),
         router: router::Kind::default(),
-        roots: &Arc::new(rustls::RootCertStore::empty()),
+        tls: &proxy::tls::Settings::default(),
         rebuild: false,
     };
     let (plan, report) = compile(&input, None);
@@ -51,7 +51,7 @@ fn main() -> Result<()> {
     let address = (Ipv4Addr::LOCALHOST, port).into();
     let mut config = Config { workers: 1, ..Config::default() };
     config.listeners.push(Listener { address, tls, http2: tls });
-    config.tls.fallback_sni = Some("localhost".into());
+    config.fallback_sni = Some("localhost".into());
     if let Some(file) = env::var_os("BARE_LOG") {
         config.access_log = Some(Arc::new(Format::new(DEFAULT_FORMAT, Escape::Default, 16 * 1024)));
         config.access_log_file = Some(file.into());

@@ -29,6 +29,7 @@ use crate::{
     plan::{Plan, Route},
     plugin::Extension,
     router::{MatchedBy, Params, Query},
+    tls::Handshake,
     upstream::{Node, Timeouts, Upstream},
     vars::Var,
 };
@@ -45,8 +46,8 @@ pub struct Ctx {
     /// Our end of the connection.
     pub server: SocketAddr,
     pub started: Instant,
-    /// The TLS server name the client asked for.
-    pub sni: Option<Arc<str>>,
+    /// What the connection's TLS handshake has settled; none without TLS.
+    pub tls: Option<Arc<Handshake>>,
     /// The configuration this request is served by, from start to finish.
     pub plan: Arc<Plan>,
     /// None before [`Ctx::find_route`], and where no route matches.
@@ -121,7 +122,7 @@ impl Ctx {
             client,
             server,
             started: Instant::now(),
-            sni: None,
+            tls: None,
             plan,
             route: None,
             chain,

@@ -4,7 +4,6 @@ use std::sync::{Arc, LazyLock};
 
 use http::{HeaderValue, StatusCode};
 use model::{Key, Resource, Snapshot, secrets::Keyring};
-use rustls::RootCertStore;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -187,7 +186,7 @@ impl Lab {
             lasting: &self.lasting,
             attrs: &Map::new(),
             router: self.router,
-            roots: &Arc::new(RootCertStore::empty()),
+            tls: &crate::tls::Settings::default(),
             rebuild,
         };
         let (plan, report) = compile(&input, Some(&self.plan));

@@ -4,6 +4,7 @@
 //! only what is put together on the spot.
 
 mod clock;
+mod ssl;
 mod template;
 
 use std::{borrow::Cow, fmt::Write as _, net::IpAddr};
@@ -20,6 +21,8 @@ use crate::ctx::{Attempt, Ctx};
 pub enum Var {
     /// One that has a fixed name.
     Fixed(Fixed),
+    /// `ssl_*`: of the TLS connection.
+    Ssl(ssl::Ssl),
     /// `arg_*`: a parameter of the query, decoded.
     Arg(Box<str>),
     /// `http_*`: a header of the request.
@@ -83,7 +86,6 @@ fixed! {
     "server_protocol" => ServerProtocol,
     "service_id" => ServiceId,
     "service_name" => ServiceName,
-    "ssl_server_name" => SslServerName,
     "status" => Status,
     "time_iso8601" => TimeIso8601,
     "time_local" => TimeLocal,
@@ -116,6 +118,9 @@ impl Var {
         if let Some(fixed) = fixed(same_as) {
             return Self::Fixed(fixed);
         }
+        if let Some(ssl) = name.strip_prefix("ssl_").and_then(ssl::Ssl::parse) {
+            return Self::Ssl(ssl);
+        }
         let header = |name: &str| HeaderName::try_from(name.to_ascii_lowercase().replace('_', "-"));
         let Some((family, rest)) = FAMILIES.iter().find_map(|f| Some((*f, name.strip_prefix(f)?))) else {
             return Self::Other(name.into());
@@ -136,6 +141,7 @@ impl Var {
         let request = &ctx.request;
         match self {
             Self::Fixed(fixed) => fixed.read(ctx),
+            Self::Ssl(ssl) => ssl.read(ctx),
             Self::Arg(name) => parameter(request.query(), name),
             Self::Http(name) => {
                 header_value(&request.headers, name).or_else(|| underscored(&request.headers, name))
@@ -184,7 +190,6 @@ impl Fixed {
             Self::RemotePort => number(ctx.client.port().into()),
             Self::ServerAddr => address(ctx.server.ip()).into(),
             Self::ServerPort => number(ctx.server.port().into()),
-            Self::SslServerName => ctx.sni.as_deref()?.into(),
             Self::RouteId => ctx.route_id()?.into(),
             Self::RouteName => ctx.route_name()?.into(),
             Self::ServiceId => ctx.service_id()?.into(),

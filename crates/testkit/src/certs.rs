@@ -7,7 +7,6 @@ use std::sync::Arc;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
 };
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// A certificate authority.
@@ -82,7 +81,7 @@ impl Pair {
 
     /// A server's side of TLS with this pair, speaking h2 and HTTP/1.1.
     pub fn server_config(&self) -> Arc<rustls::ServerConfig> {
-        let mut config = rustls::ServerConfig::builder_with_provider(provider())
+        let mut config = rustls::ServerConfig::builder_with_provider(pki::provider().clone())
             .with_safe_default_protocol_versions()
             .expect("the provider's protocol versions")
             .with_no_client_auth()
@@ -93,19 +92,10 @@ impl Pair {
     }
 
     pub(crate) fn chain(&self) -> Vec<CertificateDer<'static>> {
-        certificates(&self.cert)
+        pki::certificates(self.cert.as_bytes()).expect("certificates in PEM")
     }
 
     pub(crate) fn private_key(&self) -> PrivateKeyDer<'static> {
-        PrivateKeyDer::from_pem_slice(self.key.as_bytes()).expect("a key in PEM")
+        pki::private_key(self.key.as_bytes()).expect("a key in PEM")
     }
-}
-
-pub(crate) fn certificates(pem: &str) -> Vec<CertificateDer<'static>> {
-    let certs: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
-    certs.expect("certificates in PEM")
-}
-
-pub(crate) fn provider() -> Arc<rustls::crypto::CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }

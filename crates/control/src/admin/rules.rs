@@ -35,8 +35,12 @@ impl Rules {
                 self.reveal(kind, &mut plain);
                 ssl::check(&plain)
             }
-            Kind::Upstreams => ssl::check_upstream(conf),
-            _ => conf.get("upstream").map_or(Ok(()), ssl::check_upstream),
+            _ if ssl::upstream_of(kind, conf).is_some_and(|upstream| upstream.get("tls").is_some()) => {
+                let mut plain = conf.clone();
+                self.reveal(kind, &mut plain);
+                ssl::upstream_of(kind, &plain).map_or(Ok(()), ssl::check_upstream)
+            }
+            _ => Ok(()),
         }
     }
 

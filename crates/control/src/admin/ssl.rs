@@ -2,8 +2,7 @@
 //!
 //! The rule to know: references to secrets and environment variables are not looked into.
 
-use rustls::{crypto::aws_lc_rs::sign::any_supported_type, sign::CertifiedKey};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use model::{Kind, pattern::Pattern};
 use serde_json::Value;
 
 use super::unique::is_reference;
@@ -14,8 +13,7 @@ pub fn check(conf: &Value) -> Result<(), String> {
     if conf.get("type").and_then(Value::as_str) == Some("client") {
         return Ok(());
     }
-    let list = |name: &str| conf.get(name).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    let (certs, keys) = (list("certs"), list("keys"));
+    let (certs, keys) = (list(conf.get("certs")), list(conf.get("keys")));
     if certs.len() != keys.len() {
         return Err("mismatched number of certs and keys".to_owned());
     }
@@ -23,35 +21,58 @@ pub fn check(conf: &Value) -> Result<(), String> {
         check_pair(Some(cert), Some(key))
             .map_err(|error| format!("failed to handle cert-key pair[{}]: {error}", at + 1))?;
     }
-    check_pair(conf.pointer("/client/ca"), None)
-        .map_err(|error| format!("failed to validate client_cert: {error}"))
+    let protocols = list(conf.get("ssl_protocols"));
+    if !protocols.is_empty() && protocols.iter().all(|one| one == "TLSv1.1") {
+        return Err("ssl_protocols has none of TLSv1.2, TLSv1.3".to_owned());
+    }
+    conf.get("client").map_or(Ok(()), check_clients)
 }
 
-/// Checks the client certificate of an upstream.
+/// The upstream a resource is or has in it.
+pub fn upstream_of(kind: Kind, conf: &Value) -> Option<&Value> {
+    if kind == Kind::Upstreams { Some(conf) } else { conf.get("upstream") }
+}
+
+/// Checks the client certificate of an upstream, in plain text.
 pub fn check_upstream(upstream: &Value) -> Result<(), String> {
     check_pair(upstream.pointer("/tls/client_cert"), upstream.pointer("/tls/client_key"))
 }
 
-fn check_pair(cert: Option<&Value>, key: Option<&Value>) -> Result<(), String> {
-    let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
-    let (Some(cert), key) = (text(cert), text(key)) else { return Ok(()) };
-    if is_reference(&cert) || key.as_deref().is_some_and(is_reference) {
-        return Ok(());
+fn check_clients(client: &Value) -> Result<(), String> {
+    if let Some(ca) = plain(client.get("ca")) {
+        let roots = pki::roots(ca.as_bytes()).map(drop);
+        roots.map_err(|bad| format!("failed to validate client_cert: {}", wording(&bad)))?;
     }
-    let chain = parse_cert(&cert).ok_or("failed to parse cert: PEM_read_bio_X509_AUX() failed")?;
-    let Some(key) = key else { return Ok(()) };
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
-        .map_err(|_| "failed to parse key: PEM_read_bio_PrivateKey() failed")?;
-    let key = any_supported_type(&key).map_err(|error| format!("failed to parse key: {error}"))?;
-    match CertifiedKey::new(chain, key).keys_match() {
-        // Which key it is can't be told for every kind of key; a mismatch can.
-        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(()),
-        Err(_) => Err("failed to parse key: it is not the key of the certificate".to_owned()),
+    for regex in list(client.get("skip_mtls_uri_regex")).iter().filter_map(Value::as_str) {
+        Pattern::new(regex).map_err(|error| format!("client.skip_mtls_uri_regex: {error}"))?;
+    }
+    Ok(())
+}
+
+fn check_pair(cert: Option<&Value>, key: Option<&Value>) -> Result<(), String> {
+    let (Some(cert), Some(key)) = (plain(cert), plain(key)) else { return Ok(()) };
+    pki::certified_key(cert.as_bytes(), key.as_bytes()).map(drop).map_err(|bad| match bad {
+        // No key of ours has opened it.
+        pki::Bad::Key if !key.starts_with("---") => "failed to decrypt previous encrypted key".to_owned(),
+        bad => wording(&bad),
+    })
+}
+
+/// APISIX's, which is OpenSSL's.
+fn wording(bad: &pki::Bad) -> String {
+    match bad {
+        pki::Bad::Certificate => "failed to parse cert: PEM_read_bio_X509_AUX() failed".to_owned(),
+        pki::Bad::Key => "failed to parse key: PEM_read_bio_PrivateKey() failed".to_owned(),
+        pki::Bad::Mismatch => "failed to parse key: it is not the key of the certificate".to_owned(),
+        pki::Bad::Unusable(error) => format!("failed to parse key: {error}"),
     }
 }
 
-fn parse_cert(pem: &str) -> Option<Vec<CertificateDer<'static>>> {
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().ok()?;
-    let readable = chain.iter().all(|cert| x509_parser::parse_x509_certificate(cert).is_ok());
-    (readable && !chain.is_empty()).then_some(chain)
+/// A text that is what it says.
+fn plain(value: Option<&Value>) -> Option<&str> {
+    value.and_then(Value::as_str).filter(|text| !is_reference(text))
+}
+
+fn list(value: Option<&Value>) -> &[Value] {
+    value.and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }

@@ -17,7 +17,6 @@ use proxy::{
     lasting::Lasting,
     plan::{Catalog, Input, Plan, Report, compile},
 };
-use rustls::RootCertStore;
 use serde_json::{Map, Value, json};
 use store::source::{Apply, Update};
 
@@ -36,7 +35,7 @@ pub struct DataPlane {
 pub struct Under {
     settings: Arc<Settings>,
     catalog: Arc<Catalog>,
-    roots: Arc<RootCertStore>,
+    tls: proxy::tls::Settings,
     /// The instance configuration of the plan in force; none before the first, and after new settings.
     instance: Option<Instance>,
 }
@@ -88,7 +87,7 @@ impl DataPlane {
             lasting: &self.lasting,
             attrs: &attrs(&under.settings, &instance),
             router: super::router_kind(&under.settings),
-            roots: &under.roots,
+            tls: &under.tls,
             rebuild,
         };
         let (plan, report) = compile(&input, Some(&previous));
@@ -134,7 +133,7 @@ impl Under {
         Ok(Self {
             settings: Arc::new(settings.clone()),
             catalog: Arc::new(catalog),
-            roots: super::tls::trusted(settings)?,
+            tls: super::tls::of_proxy(settings)?,
             instance: None,
         })
     }
@@ -185,7 +184,7 @@ pub fn prove(settings: &Settings, snapshot: &Snapshot, instance: &Instance) -> R
         lasting: &Lasting::default(),
         attrs: &attrs(settings, instance),
         router: super::router_kind(settings),
-        roots: &under.roots,
+        tls: &under.tls,
         rebuild: true,
     };
     let (_, report) = compile(&input, None);

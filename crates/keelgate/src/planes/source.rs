@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use ::proxy::{self, access_log, engine};
+use ::proxy::{access_log, engine};
 use http::HeaderValue;
 use store::{
     backup,
@@ -130,12 +130,7 @@ pub fn engine_config(proxy: &ProxySettings, held: &dyn Fn(SocketAddr) -> bool) -
         })),
         trusted: proxy.trusted_addresses.clone(),
         show_upstream_status: proxy.show_upstream_status,
-        tls: proxy::tls::Settings {
-            tls12: proxy.ssl_protocols.iter().any(|protocol| protocol == "TLSv1.2"),
-            tls13: proxy.ssl_protocols.iter().any(|protocol| protocol == "TLSv1.3"),
-            fallback_sni: proxy.fallback_sni.as_deref().map(Into::into),
-            tickets: proxy.ssl_session_tickets,
-        },
+        fallback_sni: proxy.fallback_sni.as_deref().map(Into::into),
     }
 }
 

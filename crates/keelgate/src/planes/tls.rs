@@ -2,64 +2,62 @@
 
 use std::{path::Path, sync::Arc};
 
-use anyhow::{Context as _, bail};
-use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use anyhow::Context as _;
+use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier, sign::SingleCertAndKey};
 
 use crate::settings::{ServerTls, Settings};
 
 /// Reads certificate, key and, for mTLS, the clients' CA.
 pub fn server(tls: &ServerTls) -> anyhow::Result<Arc<ServerConfig>> {
-    let certificates = certificates(&tls.cert)?;
-    let key = PrivateKeyDer::from_pem_file(&tls.key)
-        .with_context(|| format!("{}: it holds no private key in PEM", tls.key.display()))?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let (cert, key) = (read(&tls.cert)?, read(&tls.key)?);
+    let pair = pki::certified_key(&cert, &key)
+        .with_context(|| format!("{} and {}", tls.cert.display(), tls.key.display()))?;
+    let provider = pki::provider();
     let builder =
-        ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+        ServerConfig::builder_with_provider(Arc::clone(provider)).with_safe_default_protocol_versions()?;
     let builder = match &tls.client_ca {
         None => builder.with_no_client_auth(),
         Some(file) => {
-            let mut roots = RootCertStore::empty();
-            for certificate in self::certificates(file)? {
-                roots.add(certificate).with_context(|| format!("{}: it is no CA", file.display()))?;
-            }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
+            let roots = Arc::new(roots(file)?);
+            let verifier =
+                WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider)).build()?;
             builder.with_client_cert_verifier(verifier)
         }
     };
-    let mut config = builder
-        .with_single_cert(certificates, key)
-        .with_context(|| format!("{} and {} don't belong together", tls.cert.display(), tls.key.display()))?;
+    let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(pair)));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
 
-/// Whom upstreams' certificates must come from: `apisix.ssl.ssl_trusted_certificate`, or the system's.
-pub fn trusted(settings: &Settings) -> anyhow::Result<Arc<RootCertStore>> {
-    let mut roots = RootCertStore::empty();
-    match settings.proxy.as_ref().and_then(|proxy| proxy.trusted_certificate.as_deref()) {
-        Some(file) => {
-            for certificate in certificates(file)? {
-                roots.add(certificate).with_context(|| format!("{}: it is no CA", file.display()))?;
-            }
-        }
-        None => {
-            let system = rustls_native_certs::load_native_certs();
-            roots.add_parsable_certificates(system.certs);
-        }
-    }
-    Ok(Arc::new(roots))
+/// What plans make of `apisix.ssl`.
+pub fn of_proxy(settings: &Settings) -> anyhow::Result<proxy::tls::Settings> {
+    let Some(proxy) = &settings.proxy else { return Ok(proxy::tls::Settings::default()) };
+    let speaks = |version: &str| proxy.ssl_protocols.iter().any(|known| known == version);
+    Ok(proxy::tls::Settings {
+        tls12: speaks("TLSv1.2"),
+        tls13: speaks("TLSv1.3"),
+        provider: proxy.ssl_ciphers.provider(),
+        tickets: proxy.ssl_session_tickets,
+        roots: Arc::new(trusted(proxy.trusted_certificate.as_deref())?),
+    })
 }
 
-fn certificates(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    let certificates = CertificateDer::pem_file_iter(file)
-        .with_context(|| format!("{}: it can't be read", file.display()))?
-        .collect::<Result<Vec<_>, _>>()
-        .with_context(|| format!("{}: it is not PEM", file.display()))?;
-    if certificates.is_empty() {
-        bail!("{}: it holds no certificate", file.display());
+/// Whom upstreams' certificates must come from: a file's, or the system's.
+fn trusted(file: Option<&Path>) -> anyhow::Result<RootCertStore> {
+    if let Some(file) = file {
+        return roots(file);
     }
-    Ok(certificates)
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    Ok(roots)
+}
+
+fn roots(file: &Path) -> anyhow::Result<RootCertStore> {
+    pki::roots(&read(file)?).with_context(|| file.display().to_string())
+}
+
+fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(file).with_context(|| format!("{}: it can't be read", file.display()))
 }
 
 #[cfg(test)]

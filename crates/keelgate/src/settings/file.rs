@@ -88,9 +88,16 @@ pub struct Ssl {
     pub ssl_trusted_certificate: Option<String>,
     /// Default: `TLSv1.2 TLSv1.3`.
     pub ssl_protocols: String,
+    /// OpenSSL's names of cipher suites. Default: [`SSL_CIPHERS`].
+    pub ssl_ciphers: String,
     pub ssl_session_tickets: bool,
     pub fallback_sni: Option<String>,
 }
+
+/// APISIX's default.
+pub const SSL_CIPHERS: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:\
+    ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:\
+    ECDHE-RSA-CHACHA20-POLY1305:DHE-RSA-AES128-GCM-SHA256:DHE-RSA-AES256-GCM-SHA384";
 
 impl Default for Ssl {
     fn default() -> Self {
@@ -99,6 +106,7 @@ impl Default for Ssl {
             listen: None,
             ssl_trusted_certificate: None,
             ssl_protocols: "TLSv1.2 TLSv1.3".into(),
+            ssl_ciphers: SSL_CIPHERS.into(),
             ssl_session_tickets: false,
             fallback_sni: None,
         }

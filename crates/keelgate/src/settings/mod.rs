@@ -222,6 +222,8 @@ pub struct ProxySettings {
     pub server_tokens: bool,
     /// Default: TLSv1.2 and TLSv1.3.
     pub ssl_protocols: Vec<String>,
+    /// Of TLS 1.2. Default: APISIX's list.
+    pub ssl_ciphers: proxy::tls::Ciphers,
     /// Default: false.
     pub ssl_session_tickets: bool,
     /// The name of clients that say none.

@@ -19,7 +19,9 @@ use serde_json::{Map, Value};
 use super::{
     AdminSettings, DpListenSettings, EtcdSettings, Listener, Problem, PrometheusSettings, ServerTls,
     Settings, StoreSettings,
-    file::{Address, Admin, Apisix, Etcd, FallbackMode, File, LogLevel, Provider, Role, ipnet_or_ip},
+    file::{
+        Address, Admin, Apisix, Etcd, FallbackMode, File, LogLevel, Provider, Role, SSL_CIPHERS, ipnet_or_ip,
+    },
 };
 
 const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
@@ -102,6 +104,12 @@ pub fn resolve(
         pid_file: home.join("logs/keelgate.pid"),
         home,
     };
+    // APISIX's own default names some that there are not.
+    let missing = settings.proxy.as_ref().map_or(&[][..], |proxy| &proxy.ssl_ciphers.unknown);
+    if file.apisix.ssl.ssl_ciphers != SSL_CIPHERS && !missing.is_empty() {
+        let names = missing.join(", ");
+        warnings.push(format!("{}: apisix.ssl.ssl_ciphers: there is no {names}", path.display()));
+    }
     conflicts::find(&settings, &mut problems);
     conflicts::give_way(&mut settings, warnings);
     if settings.role == Role::DataPlane

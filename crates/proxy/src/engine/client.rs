@@ -28,6 +28,7 @@ use tokio::{
     task::spawn_local,
     time::timeout,
 };
+use tokio_rustls::server::TlsStream;
 
 use super::{
     config::Listener,
@@ -37,7 +38,10 @@ use super::{
     tunnel::Tunnel,
     worker::Worker,
 };
-use crate::status::{Connection, State};
+use crate::{
+    status::{Connection, State},
+    tls::{Handshake, Offer},
+};
 
 /// What requests of one connection have in common.
 pub struct Client {
@@ -45,8 +49,8 @@ pub struct Client {
     pub peer: SocketAddr,
     pub local: SocketAddr,
     pub scheme: &'static str,
-    /// The TLS server name the client asked for.
-    pub sni: Option<Arc<str>>,
+    /// What the TLS handshake has settled; none without TLS.
+    pub tls: Option<Arc<Handshake>>,
     /// The peer's address, as `X-Real-IP` has it.
     pub peer_text: HeaderValue,
     /// Our port, as `X-Forwarded-Port` has it.
@@ -123,15 +127,14 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, list
     let _ = stream.set_nodelay(true);
     let local = stream.local_addr().unwrap_or(listener.address);
     let counted = worker.counters.connection();
-    let mut sni = None;
+    let mut tls = None;
     let http2;
     let stream = if listener.tls {
-        let limit = worker.config().timeouts.client_header;
-        let acceptor = worker.acceptor(listener.http2);
-        let Ok(Ok(stream)) = timeout(limit, Box::pin(acceptor.accept(stream))).await else { return };
-        let session = stream.get_ref().1;
-        sni = session.server_name().map(Arc::from);
-        http2 = session.alpn_protocol() == Some(b"h2");
+        let Some((stream, handshake)) = shake_hands(&worker, stream, peer, listener.http2).await else {
+            return;
+        };
+        http2 = handshake.protocol.as_deref() == Some(b"h2");
+        tls = Some(handshake);
         Downstream::Tls(Box::new(stream))
     } else {
         let limit = worker.config().timeouts.client_header;
@@ -143,7 +146,7 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, list
         peer,
         local,
         scheme: if listener.tls { "https" } else { "http" },
-        sni,
+        tls,
         peer_text: text(peer.ip().to_canonical().to_string()),
         port_text: text(local.port().to_string()),
         tunnel: RefCell::new(None),
@@ -159,6 +162,26 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, list
     let stream = Watched { stream, client: Rc::clone(&client) };
     // Boxed, so that idle HTTP/1.1 connections don't carry the room for what they are not.
     if http2 { Box::pin(serve_http2(client, stream)).await } else { serve_http1(client, stream).await }
+}
+
+/// None: the handshake came to nothing, which is in the log.
+async fn shake_hands(
+    worker: &Worker,
+    stream: TcpStream,
+    peer: SocketAddr,
+    http2: bool,
+) -> Option<(TlsStream<TcpStream>, Arc<Handshake>)> {
+    let limit = worker.config().timeouts.client_header;
+    let offer = if http2 { Offer::Http2 } else { Offer::Http1 };
+    let acceptor = worker.acceptor();
+    match timeout(limit, Box::pin(acceptor.accept(stream, offer, || worker.plan()))).await {
+        Ok(Ok(accepted)) => Some(accepted),
+        Ok(Err(failure)) => {
+            failure.log(peer);
+            None
+        }
+        Err(_) => None,
+    }
 }
 
 /// Whether the client begins with HTTP/2's preface, looked at without reading it.

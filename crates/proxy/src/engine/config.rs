@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use http::HeaderValue;
 use ipnet::IpNet;
 
-use crate::{access_log, tls};
+use crate::access_log;
 
 /// Settings of the engine. Everything in it may change while it runs.
 #[derive(Clone)]
@@ -25,7 +25,8 @@ pub struct Config {
     pub show_upstream_status: bool,
     /// Peers whose `X-Forwarded-*` are believed. APISIX's `trusted_addresses`.
     pub trusted: Vec<IpNet>,
-    pub tls: tls::Settings,
+    /// The name taken for TLS clients that say none.
+    pub fallback_sni: Option<Arc<str>>,
 }
 
 /// An address clients connect to.
@@ -75,7 +76,7 @@ impl Default for Config {
             server: None,
             show_upstream_status: false,
             trusted: vec![],
-            tls: tls::Settings::default(),
+            fallback_sni: None,
         }
     }
 }

@@ -80,6 +80,13 @@ pub async fn serve(client: Rc<Client>, request: Request<Incoming>) -> Result<Res
 impl Exchange {
     /// Finds out what to answer: `ctx.response` and where its body comes from.
     async fn answer(&mut self) -> Result<Answer, h1::Error> {
+        if let Some(tls) = &self.ctx.tls
+            && let Some(refusal) =
+                tls.refusal(&self.ctx.plan.certificates, self.ctx.request.host(), self.ctx.request.path())
+        {
+            tracing::warn!(client = %self.ctx.client, %refusal, "request refused");
+            return Ok(self.own(reply::error(StatusCode::BAD_REQUEST)));
+        }
         let matched = self.ctx.find_route();
         if let Flow::Reply(reply) = chain::on_request(&mut self.ctx).await {
             return Ok(self.own(reply));

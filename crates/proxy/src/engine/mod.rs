@@ -83,8 +83,7 @@ impl Engine {
     /// Serves by another configuration. After an error everything is as it was.
     pub fn reconfigure(&mut self, config: Config) -> Result<()> {
         let count = config.workers.max(1);
-        let acceptor =
-            tls::Acceptor::new(&config.tls, Arc::clone(&self.shared.plan)).map_err(Error::other)?;
+        let acceptor = tls::Acceptor::new(config.fallback_sni.as_deref()).map_err(Error::other)?;
         self.listeners.prepare(&config.listeners, count)?;
         let retired = self.open_log(&config)?;
         self.listeners.retain(&config.listeners);

@@ -89,8 +89,8 @@ impl Worker {
         Arc::clone(self.plan.borrow_mut().load())
     }
 
-    pub fn acceptor(&self, http2: bool) -> tokio_rustls::TlsAcceptor {
-        self.acceptor.borrow().get(http2).clone()
+    pub fn acceptor(&self) -> tls::Acceptor {
+        self.acceptor.borrow().clone()
     }
 
     /// Whether connections are to end once they have answered.

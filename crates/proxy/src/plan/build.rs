@@ -187,7 +187,7 @@ impl Build<'_> {
         let input = self.input;
         Upstream::new(name, conf, self.shared, |scheme| {
             let identity = identity.as_ref().map(|(cert, key)| Identity { cert, key });
-            ClientTls::new(scheme, identity, tls.verify.then_some(input.roots), input.lasting)
+            ClientTls::new(scheme, identity, tls.verify.then_some(&input.tls.roots), input.lasting)
         })
     }
 

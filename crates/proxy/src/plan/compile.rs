@@ -20,7 +20,6 @@ use std::{collections::BTreeSet, sync::Arc, time::SystemTime};
 
 use model::{Change, Key, Kind, Snapshot, secrets::Keyring};
 use rustc_hash::FxHashMap;
-use rustls::RootCertStore;
 use serde_json::{Map, Value};
 
 use super::{Catalog, Plan, Rejected, Report, build::Build, form::Form};
@@ -28,6 +27,7 @@ use crate::{
     chain::{Chain, PluginSet},
     lasting::Lasting,
     router::{self, Router},
+    tls,
     upstream::Shared,
 };
 
@@ -41,8 +41,7 @@ pub struct Input<'a> {
     /// `plugin_attr`, by plugin.
     pub attrs: &'a Map<String, Value>,
     pub router: router::Kind,
-    /// Whom upstreams' certificates must come from, where they are checked.
-    pub roots: &'a Arc<RootCertStore>,
+    pub tls: &'a tls::Settings,
     /// Builds everything anew: set where anything above but the snapshot has changed. Good forms are still kept
     /// where their resources are bad now.
     pub rebuild: bool,

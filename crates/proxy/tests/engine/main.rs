@@ -78,7 +78,7 @@ impl Gateway {
             lasting: &self.lasting,
             attrs: &Map::new(),
             router: router::Kind::default(),
-            roots: &Arc::new(rustls::RootCertStore::empty()),
+            tls: &proxy::tls::Settings::default(),
             rebuild: false,
         };
         let (plan, report) = compile(&input, Some(&self.shared.plan.load()));

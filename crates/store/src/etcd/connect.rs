@@ -5,12 +5,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use rustls::{
-    DigitallySignedStruct, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::WebPkiSupportedAlgorithms,
-    pki_types::{CertificateDer, ServerName, UnixTime},
-};
+use pki::Unchecked;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use crate::Error;
@@ -94,7 +89,7 @@ pub(super) fn channel(config: &Config, host: &str) -> Result<Channel, Error> {
         endpoint = if config.tls.verify {
             endpoint.tls_config(tls)
         } else {
-            endpoint.tls_config_with_verifier(tls, Arc::new(Anyone::new()))
+            endpoint.tls_config_with_verifier(tls, Arc::new(Unchecked::default()))
         }
         .map_err(|error| bad(chain(&error)))?;
     }
@@ -133,49 +128,4 @@ pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     // Wrappers often repeat what they wrap.
     let said = |n: usize| causes[..n].iter().any(|earlier| earlier.contains(&causes[n]));
     (0..causes.len()).filter(|n| !said(*n)).map(|n| causes[n].as_str()).collect::<Vec<_>>().join(": ")
-}
-
-/// Takes any certificate, for `verify: false`.
-#[derive(Debug)]
-struct Anyone(WebPkiSupportedAlgorithms);
-
-impl Anyone {
-    fn new() -> Self {
-        Self(rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms)
-    }
-}
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, signature, &self.0)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, signature, &self.0)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
-    }
 }

@@ -2,10 +2,12 @@
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
+use proxy::tls::Ciphers;
+
 use super::{
     super::{
         Listener, Problem, ProxySettings,
-        file::File,
+        file::{File, Ssl},
         values::{Listen, OneOrMany},
     },
     ANY, Below, Env, trusted_certificate,
@@ -27,6 +29,17 @@ fn listeners(given: Option<&[Listen]>, default: u16) -> Vec<Listener> {
     }
 }
 
+/// Those of TLS 1.2.
+fn ciphers(ssl: &Ssl, protocols: &[String], problems: &mut Vec<Problem>) -> Ciphers {
+    let ciphers = Ciphers::read(&ssl.ssl_ciphers);
+    let has = |version: &str| protocols.iter().any(|known| known == version);
+    if ciphers.is_empty() && has("TLSv1.2") && !has("TLSv1.3") {
+        let text = format!("`{}` has none that we know for TLSv1.2", ssl.ssl_ciphers);
+        problems.push(Problem::new("apisix.ssl.ssl_ciphers", text));
+    }
+    ciphers
+}
+
 pub(super) fn proxy(
     file: &File,
     below: Below<'_>,
@@ -44,6 +57,7 @@ pub(super) fn proxy(
         let text = format!("`{}` has none of TLSv1.2, TLSv1.3", apisix.ssl.ssl_protocols);
         problems.push(Problem::new("apisix.ssl.ssl_protocols", text));
     }
+    let ciphers = ciphers(&apisix.ssl, &protocols, problems);
     let http = file.nginx_config.http.clone();
     ProxySettings {
         listen: listeners(given.as_deref(), 9080),
@@ -60,6 +74,7 @@ pub(super) fn proxy(
         router: apisix.router.http,
         server_tokens: apisix.enable_server_tokens,
         ssl_protocols: protocols,
+        ssl_ciphers: ciphers,
         ssl_session_tickets: apisix.ssl.ssl_session_tickets,
         fallback_sni: apisix.ssl.fallback_sni.clone(),
         trusted_certificate: trusted_certificate(apisix).map(|file| below(Path::new(file))),

@@ -39,7 +39,7 @@ impl Exchange {
         let body =
             RequestBody::new(incoming, config.limits.body, &worker.timers, config.timeouts.client_body);
         let mut ctx = Ctx::new(client.worker.plan(), head, client.peer, client.local);
-        ctx.sni.clone_from(&client.sni);
+        ctx.tls.clone_from(&client.tls);
         let timeouts = upstream::Timeouts::default();
         Ok(Box::new(Self {
             ctx,

@@ -8,7 +8,7 @@ use model::{
 };
 use serde_json::Value;
 
-use super::{Build, Built, missing, read};
+use super::{Build, Built, Input, missing, read};
 use crate::{
     ctx::Consumer,
     plan::{
@@ -70,7 +70,8 @@ impl Build<'_> {
         if ssl.kind == SslType::Client {
             return Ok(Form::ClientIdentity(Arc::new(ClientIdentity { cert: ssl.cert, key: ssl.key })));
         }
-        let certificate = Certificate::read(&self.key.id, &ssl).map_err(|e| e.to_string())?;
+        let Input { tls, lasting, .. } = self.input;
+        let certificate = Certificate::read(&self.key.id, &ssl, tls, lasting).map_err(|e| e.to_string())?;
         Ok(certificate.map_or(Form::Nothing, |certificate| Form::Certificate(Arc::new(certificate))))
     }
 }
