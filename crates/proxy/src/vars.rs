@@ -29,6 +29,8 @@ pub enum Var {
     Http(HeaderName),
     /// `sent_http_*` and `upstream_http_*`: a header of the response.
     Sent(HeaderName),
+    /// `sent_trailer_*` and `upstream_trailer_*`: what came after the body of the response.
+    Trailer(HeaderName),
     /// `cookie_*`.
     Cookie(Box<str>),
     /// `uri_param_*`: a named segment of the route's URI.
@@ -132,6 +134,9 @@ impl Var {
             "post_arg_" => Self::PostArg(rest.into()),
             "post_arg." => Self::PostPath(rest.into()),
             "http_" => header(rest).map_or_else(|_| Self::Other(name.into()), Self::Http),
+            "sent_trailer_" | "upstream_trailer_" => {
+                header(rest).map_or_else(|_| Self::Other(name.into()), Self::Trailer)
+            }
             _ => header(rest).map_or_else(|_| Self::Other(name.into()), Self::Sent),
         }
     }
@@ -147,6 +152,7 @@ impl Var {
                 header_value(&request.headers, name).or_else(|| underscored(&request.headers, name))
             }
             Self::Sent(name) => header_value(&ctx.response.headers, name),
+            Self::Trailer(name) => header_value(ctx.response.trailers.as_deref()?, name),
             Self::Cookie(name) => cookie(&request.headers, name),
             Self::UriParam(name) => {
                 ctx.params.iter().find(|(known, _)| **known == **name).map(|(_, value)| (&**value).into())
@@ -159,8 +165,18 @@ impl Var {
     }
 }
 
-const FAMILIES: [&str; 8] =
-    ["arg_", "http_", "sent_http_", "upstream_http_", "cookie_", "uri_param_", "post_arg_", "post_arg."];
+const FAMILIES: [&str; 10] = [
+    "arg_",
+    "http_",
+    "sent_http_",
+    "sent_trailer_",
+    "upstream_http_",
+    "upstream_trailer_",
+    "cookie_",
+    "uri_param_",
+    "post_arg_",
+    "post_arg.",
+];
 
 impl Fixed {
     fn read(self, ctx: &Ctx) -> Option<Cow<'_, str>> {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | a port nobody else takes | [`ports::free`] |
 //! | something to proxy to | [`upstream::Upstream`] |
+//! | a gRPC server to proxy to, and its client | [`grpc::Server`], [`grpc::Client`] |
 //! | a network that fails on command | [`proxy::FaultProxy`] |
 //! | packets that vanish | [`firewall::drop_packets`] |
 //! | our binary, one node or several | [`gateway::Gateway`] |
@@ -24,6 +25,7 @@ mod background;
 pub mod certs;
 pub mod firewall;
 pub mod gateway;
+pub mod grpc;
 pub mod http;
 pub mod load;
 pub mod ports;

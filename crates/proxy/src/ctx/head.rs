@@ -95,6 +95,8 @@ impl RequestHead {
 pub struct ResponseHead {
     pub status: StatusCode,
     pub headers: HeaderMap,
+    /// What came after the body, from then on.
+    pub trailers: Option<Box<HeaderMap>>,
 }
 
 /// Lower case, without port and final dot.

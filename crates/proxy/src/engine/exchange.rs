@@ -4,6 +4,7 @@
 //! [`Exchange::respond`], and whatever becomes of it, the exchange is dropped once, and dropping it writes the log.
 
 mod begin;
+mod call;
 mod forward;
 mod log;
 
@@ -22,22 +23,16 @@ use super::{
     body::Body,
     client::Client,
     h1::{self, RequestBody},
-    io, reply,
+    link::Link,
+    reply,
 };
 use crate::{
     chain,
     ctx::Ctx,
     plugin::{Flow, Phase, Reply},
-    upstream::pool,
 };
 
 const UPSTREAM_STATUS: HeaderName = HeaderName::from_static("x-apisix-upstream-status");
-
-/// A connection to an upstream, and where it goes when it is free.
-struct Link {
-    key: pool::Key,
-    connection: h1::Connection<io::Upstream>,
-}
 
 /// One request on its way through the engine.
 pub struct Exchange {
@@ -120,8 +115,11 @@ impl Exchange {
         let status = match error {
             h1::Error::Connect(_)
             | h1::Error::NoAnswer(_)
+            | h1::Error::Refused(_)
+            | h1::Error::Reset(_)
             | h1::Error::Broken(_)
             | h1::Error::Malformed(_) => StatusCode::BAD_GATEWAY,
+            h1::Error::Unsendable(_) => StatusCode::BAD_REQUEST,
             h1::Error::ConnectTimeout | h1::Error::ReadTimeout | h1::Error::SendTimeout => {
                 StatusCode::GATEWAY_TIMEOUT
             }
@@ -206,7 +204,7 @@ impl Exchange {
 
     /// The upstream's body, unless it has ended with the head.
     fn stream(mut self: Box<Self>) -> Body {
-        let ended = self.link.as_ref().is_none_or(|link| link.connection.is_end());
+        let ended = self.link.as_ref().is_none_or(Link::is_end);
         if ended && !self.ctx.filters_body() {
             self.release();
             return Body::Empty;
@@ -222,13 +220,13 @@ impl Exchange {
         loop {
             let Some(link) = &mut self.link else {
                 self.through = true;
-                return Poll::Ready(None);
+                return Poll::Ready(self.trailers().map(Ok));
             };
-            let polled = match link.connection.poll_frame(cx, &mut self.body, &self.limits) {
+            let polled = match link.poll_frame(cx, &mut self.body, &self.limits) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(polled) => polled,
             };
-            let last = !matches!(polled, Some(Ok(_))) || link.connection.is_end();
+            let last = !matches!(polled, Some(Ok(_))) || link.is_end();
             if last {
                 self.through = true;
                 self.note_end();
@@ -239,9 +237,9 @@ impl Exchange {
                     tracing::warn!(%error, route = self.ctx.route_id(), "response broke off");
                     return Poll::Ready(Some(Err(error)));
                 }
-                Some(Ok(frame)) if !self.ctx.filters_body() => Some(frame),
-                None if !self.ctx.filters_body() => None,
-                polled => self.filter(polled.and_then(Result::ok), last),
+                Some(Ok(frame)) => self.pass(frame, last),
+                None if self.ctx.filters_body() => self.filter(Bytes::new(), last),
+                None => None,
             };
             if let Some(data) = frame.as_ref().and_then(Frame::data_ref) {
                 self.ctx.transfer.body_sent += data.len() as u64;
@@ -252,15 +250,30 @@ impl Exchange {
         }
     }
 
-    /// Lets plugins change a piece of the body; trailers pass.
-    fn filter(&mut self, frame: Option<Frame<Bytes>>, last: bool) -> Option<Frame<Bytes>> {
-        let mut data = match frame.map(Frame::into_data) {
-            Some(Ok(data)) => data,
-            Some(Err(trailers)) => return Some(trailers),
-            None => Bytes::new(),
-        };
+    /// What the client gets of a frame.
+    fn pass(&mut self, frame: Frame<Bytes>, last: bool) -> Option<Frame<Bytes>> {
+        match frame.into_data() {
+            Ok(data) if self.ctx.filters_body() => self.filter(data, last),
+            Ok(data) => Some(Frame::data(data)),
+            Err(frame) => {
+                self.ctx.response.trailers = frame.into_trailers().ok().map(Box::new);
+                let held = if self.ctx.filters_body() { self.filter(Bytes::new(), true) } else { None };
+                // What plugins have held back comes first.
+                self.through = held.is_none();
+                held.or_else(|| self.trailers())
+            }
+        }
+    }
+
+    /// Lets plugins change a piece of the body.
+    fn filter(&mut self, mut data: Bytes, last: bool) -> Option<Frame<Bytes>> {
         chain::body_filter(&mut self.ctx, &mut data, last);
         (!data.is_empty()).then(|| Frame::data(data))
+    }
+
+    /// The trailers, which stay for the log.
+    fn trailers(&self) -> Option<Frame<Bytes>> {
+        self.ctx.response.trailers.as_deref().map(|trailers| Frame::trailers(trailers.clone()))
     }
 
     /// Whether nothing more comes.
@@ -270,12 +283,12 @@ impl Exchange {
 
     /// The length of the body that is left, where it is known.
     pub(super) fn remaining(&self) -> Option<u64> {
-        if self.ctx.filters_body() { None } else { self.link.as_ref()?.connection.remaining() }
+        if self.ctx.filters_body() { None } else { self.link.as_ref()?.remaining() }
     }
 
     /// Gives the upstream's connection back to the pool, if another request may use it.
     fn release(&mut self) {
-        let Some(Link { key, connection }) = self.link.take() else { return };
+        let Some(Link::Own { key, connection }) = self.link.take() else { return };
         let Some(upstream) = &self.ctx.upstream else { return };
         if connection.is_reusable() && connection.requests < upstream.keepalive.requests {
             let now = Instant::now();

@@ -3,11 +3,14 @@
 //! The rule to know: nothing is changed in the [`Ctx`]. Fields that speak of the client's connection, and those we
 //! know better, are passed over while the others are written.
 
+mod stream;
+
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
-
 use percent_encoding::AsciiSet;
+
+pub use stream::for_stream;
 
 use super::{
     client::Client,
@@ -19,6 +22,9 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// What can't stand in a target. `%` stays: what is encoded already is not encoded twice.
+const UNSAFE: &AsciiSet = &percent_encoding::CONTROLS.add(b' ');
 
 /// How the upstream learns where the body ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,8 +88,6 @@ pub fn write(out: &mut Vec<u8>, ctx: &Ctx, client: &Client, host: &[u8], framing
 
 /// Writes a target that a plugin made: nothing in it may end the line or pass for a part of it.
 fn write_target(out: &mut Vec<u8>, target: &str) {
-    /// `%` stays: what is encoded already is not encoded twice.
-    const UNSAFE: &AsciiSet = &percent_encoding::CONTROLS.add(b' ');
     for part in percent_encoding::utf8_percent_encode(target, UNSAFE) {
         out.extend_from_slice(part.as_bytes());
     }
@@ -91,31 +95,35 @@ fn write_target(out: &mut Vec<u8>, target: &str) {
 
 /// Writes the client's own fields. Whether a length was among them.
 fn write_fields(out: &mut Vec<u8>, headers: &HeaderMap, version: Version) -> bool {
-    let named = headers.get(header::CONNECTION).filter(|value| names_fields(value.as_bytes()));
+    let named = named(headers);
     let mut had_length = false;
     for (name, value) in headers {
         match *name {
             header::CONTENT_LENGTH => had_length = true,
-            header::HOST
-            | header::CONNECTION
-            | header::UPGRADE
-            | header::TRANSFER_ENCODING
-            | header::TE
-            | header::EXPECT => {}
-            // HTTP/2 clients send cookies in crumbs, which HTTP/1.1 has no name for.
-            header::COOKIE if version == Version::HTTP_2 => {}
-            _ if *name == FORWARDED_FOR
-                || *name == REAL_IP
-                || *name == KEEP_ALIVE
-                || *name == PROXY_CONNECTION => {}
+            // Clients of HTTP/2 and later send cookies in crumbs, which HTTP/1.1 has no name for.
+            header::COOKIE if version >= Version::HTTP_2 => {}
+            _ if is_ours(name) => {}
             _ if named.is_some() && is_named(headers, name) => {}
             _ => write_field(out, name.as_str(), value.as_bytes()),
         }
     }
-    if version == Version::HTTP_2 {
+    if version >= Version::HTTP_2 {
         write_joined(out, "cookie", b"; ", headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes));
     }
     had_length
+}
+
+/// Whether a field speaks of the client's connection alone, or of what we know better.
+fn is_ours(name: &HeaderName) -> bool {
+    match *name {
+        header::HOST
+        | header::CONNECTION
+        | header::UPGRADE
+        | header::TRANSFER_ENCODING
+        | header::TE
+        | header::EXPECT => true,
+        _ => *name == FORWARDED_FOR || *name == REAL_IP || *name == KEEP_ALIVE || *name == PROXY_CONNECTION,
+    }
 }
 
 /// `X-Real-IP`, and `X-Forwarded-For` with the client at its end.
@@ -146,6 +154,11 @@ fn write_joined<'a>(out: &mut Vec<u8>, name: &str, by: &[u8], values: impl Itera
     if !first {
         out.extend_from_slice(b"\r\n");
     }
+}
+
+/// `Connection`, where it names fields that go no further.
+fn named(headers: &HeaderMap) -> Option<&HeaderValue> {
+    headers.get(header::CONNECTION).filter(|value| names_fields(value.as_bytes()))
 }
 
 /// Whether `Connection` says more than how long the connection lives.

@@ -117,6 +117,19 @@ impl Timer {
         self.inner.fired.set(false);
     }
 
+    /// Another timer of the same worker.
+    pub fn another(&self) -> Self {
+        self.timers.timer()
+    }
+
+    /// Whether something is waited for longer than `limit`: since the first call, or the last one that it had `moved`.
+    pub fn poll_late(&self, cx: &Context<'_>, limit: Duration, moved: bool) -> bool {
+        if moved || !self.is_armed() {
+            self.arm(Instant::now(), limit);
+        }
+        self.poll_fired(cx)
+    }
+
     pub fn is_armed(&self) -> bool {
         self.inner.deadline.get().is_some() || self.inner.fired.get()
     }

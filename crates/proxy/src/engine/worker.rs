@@ -25,7 +25,7 @@ use tokio::{
 use super::{
     PlanCell, Shared,
     config::{Config, Listener},
-    h1, io,
+    h1, h2, io,
     listen::{self, Assignment},
     timer::Timers,
 };
@@ -61,6 +61,7 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     pub timers: Rc<Timers>,
     pub pool: RefCell<Pool<h1::Connection<io::Upstream>>>,
+    pub lanes: RefCell<h2::Lanes>,
     pub log: RefCell<Buffer>,
     pub counters: Arc<Counters>,
     plan: RefCell<Cache<PlanCell, Arc<Plan>>>,
@@ -115,6 +116,7 @@ impl Worker {
         loop {
             tokio::time::sleep(EVERY).await;
             self.pool.borrow_mut().sweep(Instant::now(), h1::Connection::is_usable);
+            self.lanes.borrow_mut().sweep(Instant::now());
             self.log.borrow_mut().flush();
             drop(self.plan());
         }
@@ -134,6 +136,7 @@ pub fn run(
             id,
             timers: Rc::default(),
             pool: RefCell::default(),
+            lanes: RefCell::default(),
             log: RefCell::default(),
             counters: shared.status.worker(),
             plan: RefCell::new(Cache::new(Arc::clone(&shared.plan))),

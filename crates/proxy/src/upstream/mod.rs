@@ -79,6 +79,11 @@ impl Scheme {
         }
     }
 
+    /// Whether HTTP/2 is spoken.
+    pub const fn is_http2(self) -> bool {
+        matches!(self, Self::Grpc | Self::Grpcs)
+    }
+
     /// Whether the connection is encrypted.
     pub const fn is_tls(self) -> bool {
         matches!(self, Self::Https | Self::Grpcs)

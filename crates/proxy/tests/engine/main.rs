@@ -4,6 +4,7 @@
 
 mod failures;
 mod forwarding;
+mod grpc;
 mod lifecycle;
 mod protocols;
 

@@ -10,23 +10,18 @@ use rustls::pki_types::ServerName;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 
-use super::{super::forward_head, Answer, Exchange, Link};
+use super::{super::forward_head, Answer, Exchange};
 use crate::{
     chain,
     ctx::Attempt,
-    engine::{h1, io, reply},
+    engine::{h1, io, link::Link, reply},
     plugin::Flow,
-    upstream::{Node, Scheme, Upstream, pool},
+    upstream::{Node, Upstream, pool},
 };
 
 impl Exchange {
     /// Sends the request to nodes of `upstream` until one answers.
-    pub(super) async fn forward(&mut self, upstream: &Upstream) -> Result<Answer, h1::Error> {
-        if matches!(upstream.scheme, Scheme::Grpc | Scheme::Grpcs) {
-            // HTTP/2 towards upstreams goes here: beside `h1`, one connection for many exchanges.
-            tracing::warn!(upstream = &*upstream.name, "gRPC upstreams are not spoken to yet");
-            return Ok(self.own(reply::error(StatusCode::BAD_GATEWAY)));
-        }
+    pub(super) async fn forward(&mut self, upstream: &Arc<Upstream>) -> Result<Answer, h1::Error> {
         let timeouts = self.ctx.timeouts();
         self.limits = h1::Limits { send: timeouts.send, read: timeouts.read };
         self.upgrade = self.wants_upgrade();
@@ -49,7 +44,13 @@ impl Exchange {
                 self.ctx.attempts.pop();
                 return Ok(self.own(reply));
             }
-            match self.attempt(upstream, &node).await {
+            let answer = if upstream.scheme.is_http2() {
+                // Boxed, so that requests over HTTP/1.1 don't carry the room for it.
+                Box::pin(self.call(upstream, &node)).await
+            } else {
+                self.attempt(upstream, &node).await
+            };
+            match answer {
                 Ok(head) => return self.received(head),
                 Err(error) => {
                     let late = !upstream.retry_timeout.is_zero() && began.elapsed() >= upstream.retry_timeout;
@@ -83,12 +84,7 @@ impl Exchange {
 
     /// Sends the request to `node`.
     async fn attempt(&mut self, upstream: &Upstream, node: &Arc<Node>) -> Result<h1::Head, h1::Error> {
-        let host = upstream.host(&self.ctx, node);
-        let key = pool::Key {
-            fingerprint: upstream.fingerprint,
-            label: Arc::clone(&node.label),
-            server_name: upstream.tls.as_ref().map(|_| forward_head::server_name(host)),
-        };
+        let key = self.key(upstream, node);
         let mut fresh = false;
         loop {
             let idle = if fresh { None } else { self.idle(&key) };
@@ -97,7 +93,8 @@ impl Exchange {
                 Some(connection) => connection,
                 None => self.connect(upstream, node, &key).await?,
             };
-            let Link { connection, .. } = self.link.insert(Link { key: key.clone(), connection });
+            let link = self.link.insert(Link::Own { key: key.clone(), connection });
+            let Link::Own { connection, .. } = link else { unreachable!("it was just put there") };
             let framing = forward_head::Framing::of(&self.body);
             let host = upstream.host(&self.ctx, node);
             let out = connection.begin(framing.is_chunked());
@@ -118,6 +115,16 @@ impl Exchange {
         }
     }
 
+    /// What a connection to `node` must have in common with another to stand in for it.
+    pub(super) fn key(&self, upstream: &Upstream, node: &Node) -> pool::Key {
+        let host = upstream.host(&self.ctx, node);
+        pool::Key {
+            fingerprint: upstream.fingerprint,
+            label: Arc::clone(&node.label),
+            server_name: upstream.tls.as_ref().map(|_| forward_head::server_name(host)),
+        }
+    }
+
     /// An idle connection that is still open, as far as can be told.
     fn idle(&self, key: &pool::Key) -> Option<h1::Connection<io::Upstream>> {
         // Whoever may not send twice looks twice: the kernel may know of an end that the runtime has not seen yet.
@@ -127,7 +134,7 @@ impl Exchange {
         })
     }
 
-    async fn connect(
+    pub(super) async fn connect(
         &mut self,
         upstream: &Upstream,
         node: &Node,
@@ -151,14 +158,17 @@ impl Exchange {
     fn may_retry(&mut self, error: &h1::Error) -> bool {
         match error {
             h1::Error::Connect(_) | h1::Error::ConnectTimeout => true,
+            h1::Error::Refused(_) => self.body.rewind(),
             h1::Error::NoAnswer(_)
+            | h1::Error::Reset(_)
             | h1::Error::Broken(_)
             | h1::Error::ReadTimeout
             | h1::Error::SendTimeout => {
-                let written = self.link.as_ref().is_some_and(|link| link.connection.has_written());
+                let written = self.link.as_ref().is_some_and(Link::has_written);
                 (is_idempotent(&self.ctx.request.method) || !written) && self.body.rewind()
             }
             h1::Error::Malformed(_)
+            | h1::Error::Unsendable(_)
             | h1::Error::RequestBody
             | h1::Error::BodyTimeout
             | h1::Error::TooLarge => false,
@@ -172,7 +182,7 @@ impl Exchange {
     }
 }
 
-async fn connect(
+pub(super) async fn connect(
     upstream: &Upstream,
     node: &Node,
     key: &pool::Key,
@@ -183,6 +193,10 @@ async fn connect(
     };
     let address = stream.peer_addr()?;
     stream.set_nodelay(true)?;
+    if upstream.scheme.is_http2() {
+        // Streams may be silent for long: the kernel finds out whether the other side is still there.
+        socket2::SockRef::from(&stream).set_keepalive(true)?;
+    }
     let Some(tls) = &upstream.tls else { return Ok((io::Upstream::Plain(stream), address)) };
     let name = key.server_name.as_deref().unwrap_or(&node.host).to_owned();
     let name = ServerName::try_from(name).map_err(|e| std::io::Error::new(ErrorKind::InvalidInput, e))?;

@@ -4,9 +4,10 @@ use std::time::Instant;
 
 use http::{HeaderMap, StatusCode};
 
-use super::{super::tunnel::Tunnel, Body, Exchange, Link};
+use super::{super::tunnel::Tunnel, Body, Exchange};
 use crate::{
     chain,
+    engine::link::Link,
     metrics::{Counting, Sample},
 };
 
@@ -16,7 +17,10 @@ const CLIENT_GONE: u16 = 499;
 impl Exchange {
     /// The last byte of the upstream's response has come.
     pub(super) fn note_end(&mut self) {
-        let received = self.link.as_ref().map_or(0, |link| link.connection.received);
+        let received = self.link.as_ref().map_or(0, Link::received);
+        if let Some(Link::Stream(call)) = &self.link {
+            self.body.received += call.uploaded();
+        }
         let elapsed = self.ctx.started.elapsed();
         if let Some(attempt) = self.ctx.attempts.last_mut() {
             attempt.received = received;
@@ -27,7 +31,7 @@ impl Exchange {
     /// Leaves HTTP: hyper gives the client's stream back once the head is written.
     pub(super) fn open_tunnel(mut self: Box<Self>) -> Body {
         let client = std::rc::Rc::clone(&self.client);
-        if let Some(Link { connection, .. }) = self.link.take() {
+        if let Some(Link::Own { connection, .. }) = self.link.take() {
             let (upstream, early) = connection.into_parts();
             let silence = self.limits.read;
             client.tunnel.replace(Some(Tunnel { upstream, early, silence, exchange: self }));

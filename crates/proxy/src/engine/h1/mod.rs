@@ -9,8 +9,8 @@ mod receive;
 mod send;
 
 pub use receive::{Framing, Head};
-pub use send::RequestBody;
 use send::Sending;
+pub use send::{Next, RequestBody};
 
 use std::{
     future::poll_fn,
@@ -54,6 +54,14 @@ pub enum Error {
     ReadTimeout,
     #[error("the upstream did not take the request in time")]
     SendTimeout,
+    /// It was not taken up at all, so that anyone may be asked again.
+    #[error("the upstream did not take the request: {0}")]
+    Refused(#[source] h2::Error),
+    /// The upstream ended this request, not the connection.
+    #[error("the upstream ended the request: {0}")]
+    Reset(#[source] h2::Error),
+    #[error("HTTP/2 can't carry the request's {0}")]
+    Unsendable(&'static str),
     /// The client's body failed, not the upstream.
     #[error("the request body broke off")]
     RequestBody,

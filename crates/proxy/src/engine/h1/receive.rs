@@ -24,6 +24,13 @@ pub struct Head {
     pub(super) keep_alive: bool,
 }
 
+impl Head {
+    /// One that was received otherwise than by HTTP/1.
+    pub fn new(status: StatusCode, headers: HeaderMap) -> Self {
+        Self { status, headers, keep_alive: true }
+    }
+}
+
 /// Where a response's body ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {

@@ -48,7 +48,7 @@ enum Source {
 }
 
 /// What comes next of a body.
-enum Next {
+pub enum Next {
     Data(Bytes),
     Trailers(HeaderMap),
     End,
@@ -104,7 +104,13 @@ impl RequestBody {
         self.whole
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Next, Error>> {
+    /// Takes what is left of it, to be sent apart from the response, however slowly the client sends it.
+    pub fn split_off(&mut self) -> Self {
+        let emptied = Self { received: self.received, ..Self::from(Source::Empty, 0) };
+        Self { received: 0, pace: None, ..std::mem::replace(self, emptied) }
+    }
+
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Next, Error>> {
         if let Some(again) = self.kept.get(self.given) {
             self.given += 1;
             return Poll::Ready(Ok(Next::Data(again.clone())));
