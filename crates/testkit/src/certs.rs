@@ -8,6 +8,8 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 
 /// A certificate authority.
 #[derive(Debug)]
@@ -81,10 +83,24 @@ impl Pair {
 
     /// A server's side of TLS with this pair, speaking h2 and HTTP/1.1.
     pub fn server_config(&self) -> Arc<rustls::ServerConfig> {
+        self.config(Arc::new(rustls::server::NoClientAuth))
+    }
+
+    /// The same, for clients that show a certificate of this authority.
+    pub fn server_config_for(&self, clients: &Ca) -> Arc<rustls::ServerConfig> {
+        let mut roots = rustls::RootCertStore::empty();
+        let authority = pki::certificates(clients.pem().as_bytes()).expect("a certificate in PEM");
+        roots.add_parsable_certificates(authority);
+        let provider = pki::provider().clone();
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+        self.config(verifier.expect("a verifier of clients"))
+    }
+
+    fn config(&self, clients: Arc<dyn ClientCertVerifier>) -> Arc<rustls::ServerConfig> {
         let mut config = rustls::ServerConfig::builder_with_provider(pki::provider().clone())
             .with_safe_default_protocol_versions()
             .expect("the provider's protocol versions")
-            .with_no_client_auth()
+            .with_client_cert_verifier(clients)
             .with_single_cert(self.chain(), self.private_key())
             .expect("a certificate that fits its key");
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];

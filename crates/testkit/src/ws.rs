@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, header};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::http::Response;
+use crate::http::{Options, Response};
 
 /// What RFC 6455 has a server hash a client's key with.
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -118,7 +118,12 @@ pub type Upgraded = TokioIo<hyper::upgrade::Upgraded>;
 
 /// Opens a WebSocket at an `http://` or `https://` address.
 pub async fn connect(url: &str) -> anyhow::Result<Socket<Upgraded>> {
-    let mut client = crate::http::Client::connect(url).await?;
+    connect_with(url, &Options::default()).await
+}
+
+/// As [`connect`], with a connection made as the options say.
+pub async fn connect_with(url: &str, options: &Options) -> anyhow::Result<Socket<Upgraded>> {
+    let mut client = crate::http::Client::connect_with(url, options).await?;
     let request = http::Request::get(url)
         .header(header::CONNECTION, "Upgrade")
         .header(header::UPGRADE, "websocket")

@@ -90,12 +90,8 @@ fn bucket(fallback: &FallbackSettings) -> anyhow::Result<source::bucket::Config>
 
 /// What the engine is told; `held` are the addresses it listens on already.
 pub fn engine_config(proxy: &ProxySettings, held: &dyn Fn(SocketAddr) -> bool) -> engine::Config {
-    let listener = |listener: &Listener, tls| engine::Listener {
-        address: listener.address,
-        tls,
-        // Over TLS by ALPN; without TLS only where it is asked for, as APISIX has it.
-        http2: tls && proxy.http2,
-    };
+    let listener =
+        |listener: &Listener, tls| engine::Listener { address: listener.address, tls, http2: proxy.http2 };
     let plain = proxy.listen.iter().map(|one| listener(one, false));
     let usable = |one: &&Listener| one.explicit || held(one.address) || is_free(one);
     let tls = proxy.tls_listen.iter().filter(usable).map(|one| listener(one, true));

@@ -212,7 +212,7 @@ pub struct ProxySettings {
     pub listen: Vec<Listener>,
     /// `apisix.ssl.listen`. Default: 0.0.0.0:9443, if it can be had.
     pub tls_listen: Vec<Listener>,
-    /// Over TLS, by ALPN. Default: true.
+    /// Over TLS by ALPN, without TLS from whoever begins with its preface. Default: true.
     pub http2: bool,
     /// `nginx_config.worker_processes`. Default: one per core.
     pub workers: usize,

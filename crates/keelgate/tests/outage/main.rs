@@ -7,6 +7,7 @@
 //! | objects in the bucket that nobody should believe | `bad_objects.rs` |
 //! | storage that refuses, fails, hangs | `bad_storage.rs` |
 //! | reloads while everything is under way | `reload.rs` |
+//! | calls and sockets that stay open throughout | `streams.rs` |
 //! | what bucket and line must not give away, or be believed | `secrets.rs`, `links.rs` |
 //! | etcdctl, the AWS CLI, a stock `apisix.json` | `stock_clients.rs` |
 //!
@@ -23,3 +24,4 @@ mod reload;
 mod secrets;
 mod setup;
 mod stock_clients;
+mod streams;

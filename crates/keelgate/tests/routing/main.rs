@@ -6,12 +6,14 @@
 //! | services, plugin configs, global rules and what of them counts | `merging.rs` |
 //! | which node gets it, what it is told of the client, what is tried again | `upstreams.rs` |
 //! | TLS, HTTP/2, WebSocket, bodies that stream | `protocols.rs` |
+//! | gRPC | `grpc.rs` |
 //! | what a client is told when it fails | `failures.rs` |
 //!
 //! The one rule: a change is in force when a route written after it answers; see [`Node::settled`].
 #![allow(clippy::unwrap_used, reason = "test code: a panic is how it fails")]
 
 mod failures;
+mod grpc;
 mod matching;
 mod merging;
 mod protocols;

@@ -11,7 +11,7 @@ use testkit::upstream::Upstream;
 use testkit::wait::{eventually, expect};
 use testkit::ws;
 
-use crate::{Node, to};
+use crate::{Node, to, to_with};
 
 fn ssl(pair: &Pair, snis: &[&str]) -> Value {
     json!({ "cert": pair.cert, "key": pair.key, "snis": snis })
@@ -97,6 +97,46 @@ async fn a_websocket_where_the_route_allows_one() {
     socket.send(ws::Opcode::Close, &[]).await.unwrap();
     assert_eq!(socket.recv().await.unwrap().0, ws::Opcode::Close);
     assert!(ws::connect(&node.url("/ws/not")).await.is_err(), "not without enable_websocket");
+}
+
+#[tokio::test]
+async fn a_websocket_over_tls_on_both_sides() {
+    let (node, ca) = (Node::start().await, Ca::new("keel"));
+    let upstream = Upstream::tls(ca.server(&["127.0.0.1"]).server_config());
+    let https = to_with(&[&upstream], json!({ "scheme": "https" }));
+    node.has(&[
+        ("routes/ws", json!({ "uri": "/ws", "enable_websocket": true, "upstream": https })),
+        ("ssls/1", ssl(&ca.server(&["shop.test"]), &["shop.test"])),
+    ])
+    .await;
+    let mut socket =
+        ws::connect_with("https://shop.test/ws", &asking(&node, &ca, "shop.test")).await.unwrap();
+    for text in ["one", "two", &"k".repeat(70_000)] {
+        assert_eq!(socket.say(text).await.unwrap(), text);
+    }
+    socket.send(ws::Opcode::Close, b"").await.unwrap();
+    assert_eq!(socket.recv().await.unwrap().0, ws::Opcode::Close);
+    assert!(socket.recv().await.is_err(), "the upstream's end is ours");
+    eventually(SOON, "the tunnel to end", async || expect(upstream.open() == 0, upstream.open())).await;
+}
+
+#[tokio::test]
+async fn a_websocket_may_be_silent_as_long_as_the_route_says() {
+    let (node, upstream) = (Node::start().await, Upstream::start());
+    let timeout = json!({ "connect": 5, "send": 5, "read": 1 });
+    node.has(&[(
+        "routes/ws",
+        json!({ "uri": "/ws", "enable_websocket": true, "timeout": timeout, "upstream": to(&[&upstream]) }),
+    )])
+    .await;
+    let mut socket = ws::connect(&node.url("/ws")).await.unwrap();
+    let began = std::time::Instant::now();
+    // Whatever is said begins the time anew.
+    while began.elapsed() < std::time::Duration::from_millis(1500) {
+        assert_eq!(socket.say("still there").await.unwrap(), "still there");
+    }
+    assert!(socket.recv().await.is_err());
+    eventually(SOON, "the upstream to be told", async || expect(upstream.open() == 0, upstream.open())).await;
 }
 
 #[tokio::test]

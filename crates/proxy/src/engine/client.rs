@@ -4,6 +4,8 @@
 //! request comes; only when its worker leaves does it say `Connection: close` (GOAWAY) and end. While the process goes
 //! on, an idle connection is never closed under a client that may just be sending.
 
+mod http2;
+
 use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
@@ -16,16 +18,11 @@ use std::{
 };
 
 use http::HeaderValue;
-use hyper::{
-    rt::Executor,
-    server::conn::{http1, http2},
-    service::service_fn,
-};
+use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    task::spawn_local,
     time::timeout,
 };
 use tokio_rustls::server::TlsStream;
@@ -59,9 +56,15 @@ pub struct Client {
     pub tunnel: RefCell<Option<Tunnel>>,
     /// For as long as the client must do something.
     pub timer: Timer,
-    http2: bool,
+    http2: Cell<bool>,
     /// Requests on their way; beyond one only with HTTP/2.
     active: Cell<u32>,
+    /// Requests that have come.
+    begun: Cell<u32>,
+    /// Those of them that the client took back at once.
+    given_up: Cell<u32>,
+    /// Whether it was told to send no more requests over this connection. Only with HTTP/2.
+    closing: Cell<bool>,
     /// Whether part of a head was read since the last request.
     in_head: Cell<bool>,
     /// Whether the client does not take what we write.
@@ -73,6 +76,7 @@ impl Client {
     /// A request's head has been read.
     pub fn begin(&self) {
         self.active.set(self.active.get() + 1);
+        self.begun.set(self.begun.get().wrapping_add(1));
         self.in_head.set(false);
         self.timer.disarm();
         self.counted.is(State::Writing);
@@ -91,16 +95,12 @@ impl Client {
     fn patience(&self) -> Duration {
         /// For a client to take note of our last words.
         const FAREWELL: Duration = Duration::from_secs(1);
-        if self.http2 && self.worker.is_leaving() {
-            FAREWELL
-        } else {
-            self.worker.config().timeouts.keepalive
-        }
+        if self.closing.get() { FAREWELL } else { self.worker.config().timeouts.keepalive }
     }
 
     /// Something was read: between requests, the beginning of a head.
     pub fn has_read(&self) {
-        if self.active.get() == 0 && !self.in_head.get() && !self.http2 {
+        if self.active.get() == 0 && !self.in_head.get() && !self.http2.get() {
             self.in_head.set(true);
             self.counted.is(State::Reading);
             self.timer.arm(Instant::now(), self.worker.config().timeouts.client_header);
@@ -128,19 +128,16 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, list
     let local = stream.local_addr().unwrap_or(listener.address);
     let counted = worker.counters.connection();
     let mut tls = None;
-    let http2;
     let stream = if listener.tls {
         let Some((stream, handshake)) = shake_hands(&worker, stream, peer, listener.http2).await else {
             return;
         };
-        http2 = handshake.protocol.as_deref() == Some(b"h2");
         tls = Some(handshake);
         Downstream::Tls(Box::new(stream))
     } else {
-        let limit = worker.config().timeouts.client_header;
-        http2 = listener.http2 && begins_with_preface(&stream, limit).await;
         Downstream::Plain(stream)
     };
+    let http2 = tls.as_ref().is_some_and(|tls: &Arc<Handshake>| tls.protocol.as_deref() == Some(b"h2"));
     let text = |text: String| HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
     let client = Rc::new(Client {
         peer,
@@ -151,17 +148,30 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, list
         port_text: text(local.port().to_string()),
         tunnel: RefCell::new(None),
         timer: worker.timers.timer(),
-        http2,
+        http2: Cell::new(http2),
         active: Cell::new(0),
+        begun: Cell::new(0),
+        given_up: Cell::new(0),
+        closing: Cell::new(false),
         in_head: Cell::new(false),
         blocked: Cell::new(false),
         counted,
         worker,
     });
     client.timer.arm(Instant::now(), client.worker.config().timeouts.client_header);
+    if let Some(plain) = stream.plain().filter(|_| listener.http2) {
+        match http2::begins_with_preface(&client, plain).await {
+            Some(http2) => client.http2.set(http2),
+            None => return,
+        }
+    }
     let stream = Watched { stream, client: Rc::clone(&client) };
-    // Boxed, so that idle HTTP/1.1 connections don't carry the room for what they are not.
-    if http2 { Box::pin(serve_http2(client, stream)).await } else { serve_http1(client, stream).await }
+    if client.http2.get() {
+        // Boxed, so that idle HTTP/1.1 connections don't carry the room for what they are not.
+        Box::pin(http2::serve(client, stream)).await;
+    } else {
+        serve_http1(client, stream).await;
+    }
 }
 
 /// None: the handshake came to nothing, which is in the log.
@@ -182,12 +192,6 @@ async fn shake_hands(
         }
         Err(_) => None,
     }
-}
-
-/// Whether the client begins with HTTP/2's preface, looked at without reading it.
-async fn begins_with_preface(stream: &TcpStream, limit: Duration) -> bool {
-    let mut start = [0; 3];
-    matches!(timeout(limit, stream.peek(&mut start)).await, Ok(Ok(3))) && start == *b"PRI"
 }
 
 async fn serve_http1(client: Rc<Client>, stream: Watched) {
@@ -250,43 +254,4 @@ async fn close(mut stream: Downstream, client: &Client) {
         if enough { Poll::Ready(()) } else { drain.as_mut().poll(cx) }
     })
     .await;
-}
-
-async fn serve_http2(client: Rc<Client>, stream: Watched) {
-    let limits = client.worker.config().limits;
-    let service = {
-        let client = Rc::clone(&client);
-        service_fn(move |request| exchange::serve(Rc::clone(&client), request))
-    };
-    let connection = http2::Builder::new(Local)
-        .max_concurrent_streams(128)
-        .initial_stream_window_size(256 * 1024)
-        .initial_connection_window_size(1024 * 1024)
-        .max_header_list_size(u32::try_from(limits.head).unwrap_or(u32::MAX))
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = pin!(connection);
-    let mut closing = false;
-    poll_fn(|cx| {
-        if client.timer.poll_fired(cx) {
-            return Poll::Ready(());
-        }
-        if client.worker.is_leaving() && !std::mem::replace(&mut closing, true) {
-            connection.as_mut().graceful_shutdown();
-            if client.active.get() == 0 {
-                client.timer.arm(Instant::now(), client.patience());
-            }
-        }
-        connection.as_mut().poll(cx).map(|_| ())
-    })
-    .await;
-}
-
-/// Runs HTTP/2's streams on the thread of their connection.
-#[derive(Clone, Copy)]
-pub struct Local;
-
-impl<F: Future<Output: 'static> + 'static> Executor<F> for Local {
-    fn execute(&self, future: F) {
-        spawn_local(future);
-    }
 }

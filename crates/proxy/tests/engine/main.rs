@@ -5,6 +5,7 @@
 mod failures;
 mod forwarding;
 mod grpc;
+mod http2;
 mod lifecycle;
 mod protocols;
 

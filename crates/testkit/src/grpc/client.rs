@@ -46,6 +46,19 @@ impl Client {
         Ok(self.call("Talk", Request::new(Note::new(text))).await?.into_inner().text)
     }
 
+    /// As [`Self::say`], with header fields; gives those of the answer too.
+    pub async fn say_with(
+        &self,
+        text: &str,
+        fields: &[(&'static str, &str)],
+    ) -> Result<Response<Note>, Status> {
+        let mut request = Request::new(Note::new(text));
+        for (name, value) in fields {
+            request.metadata_mut().insert(*name, value.parse().expect("a header's value"));
+        }
+        self.call("Talk", request).await
+    }
+
     /// A call of one message each way.
     pub async fn call(&self, method: &str, request: Request<Note>) -> Result<Response<Note>, Status> {
         let mut grpc = self.ready().await?;

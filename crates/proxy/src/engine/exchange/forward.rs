@@ -178,7 +178,8 @@ impl Exchange {
     fn wants_upgrade(&self) -> bool {
         self.is_modern()
             && self.ctx.route.as_ref().is_some_and(|route| route.websocket)
-            && self.ctx.request.headers.contains_key(http::header::UPGRADE)
+            // Not what would speak HTTP past us.
+            && self.ctx.request.headers.get(http::header::UPGRADE).is_some_and(|to| !to.as_bytes().eq_ignore_ascii_case(b"h2c"))
     }
 }
 

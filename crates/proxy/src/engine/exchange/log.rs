@@ -33,8 +33,8 @@ impl Exchange {
         let client = std::rc::Rc::clone(&self.client);
         if let Some(Link::Own { connection, .. }) = self.link.take() {
             let (upstream, early) = connection.into_parts();
-            let silence = self.limits.read;
-            client.tunnel.replace(Some(Tunnel { upstream, early, silence, exchange: self }));
+            let limits = self.limits;
+            client.tunnel.replace(Some(Tunnel { upstream, early, limits, exchange: self }));
         }
         Body::Empty
     }
@@ -48,6 +48,7 @@ impl Exchange {
 
     fn finish(&mut self) {
         if !self.responded {
+            self.client.gives_up(self.ctx.started);
             self.ctx.response.status = StatusCode::from_u16(CLIENT_GONE).unwrap_or(StatusCode::BAD_REQUEST);
         }
         if self.link.is_some() {

@@ -1,0 +1,158 @@
+//! HTTP/2 from clients: how it is recognised, and what a client may not do with it.
+
+use std::{future::poll_fn, time::Duration};
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use http::Request;
+use testkit::{
+    http::Client,
+    upstream::{Behaviour, Upstream},
+    wait::{eventually, expect},
+};
+use tokio::{net::TcpStream, task::JoinHandle};
+
+use crate::{Gateway, route};
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// A connection that does whatever it is told, and how it ended.
+async fn connect(gateway: &Gateway) -> (SendRequest<Bytes>, JoinHandle<Result<(), h2::Error>>) {
+    let stream = TcpStream::connect(gateway.address).await.unwrap();
+    let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+    (sender, tokio::spawn(connection))
+}
+
+fn get(gateway: &Gateway, path: &str) -> Request<()> {
+    Request::get(gateway.url(path)).body(()).unwrap()
+}
+
+#[test]
+fn an_upgrade_to_it_is_passed_over() {
+    let upstream = Upstream::start();
+    let mut value = route(&upstream.node()).1;
+    value["enable_websocket"] = true.into();
+    let gateway = Gateway::start(&[("routes/1", value)]);
+    let mut wire = gateway.wire();
+    wire.say("GET /get HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n");
+    wire.say("HTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n");
+    assert!(wire.until("\r\n").starts_with("HTTP/1.1 200"));
+    assert!(!upstream.last().headers.contains_key("upgrade"));
+}
+
+#[test]
+fn a_method_that_begins_like_its_preface_is_none() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::to(&upstream.node());
+    let mut wire = gateway.wire();
+    for piece in ["P", "R", "OPFIND /anything HTTP/1.1\r\nHost: a\r\n\r\n"] {
+        wire.say(piece);
+    }
+    assert!(wire.until("\r\n").starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn who_has_said_nothing_yet_holds_up_no_end() {
+    let upstream = Upstream::start();
+    let mut gateway = Gateway::with(&[route(&upstream.node())], |config| {
+        config.timeouts.shutdown = Duration::from_secs(600);
+    });
+    let mut wire = gateway.wire();
+    eventually(SOON, "the connection", async || {
+        let active = gateway.shared.status.totals().active;
+        expect(active == 1, active)
+    })
+    .await;
+    let end = gateway.drain();
+    assert_eq!(wire.rest(), "");
+    tokio::task::spawn_blocking(|| end.join()).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn so_many_requests_at_once_and_no_more() {
+    let upstream = Upstream::start();
+    upstream.behave(Behaviour::Hang);
+    let gateway = Gateway::to(&upstream.node());
+    let (mut sender, _) = connect(&gateway).await;
+    let mut answers = Vec::new();
+    for _ in 0..128 {
+        sender = sender.ready().await.unwrap();
+        answers.push(sender.send_request(get(&gateway, "/get"), true).unwrap().0);
+    }
+    eventually(SOON, "all of them", async || expect(upstream.requests() == 128, upstream.requests())).await;
+    assert_eq!(sender.current_max_send_streams(), 128);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_opens_requests_only_to_take_them_back_is_let_go() {
+    let upstream = Upstream::start();
+    upstream.behave(Behaviour::Hang);
+    let gateway = Gateway::to(&upstream.node());
+    let mut patient = Client::connect(&gateway.url("/")).await.unwrap();
+    let (mut sender, end) = connect(&gateway).await;
+    let mut opened = 0;
+    while opened < 20_000 {
+        match poll_fn(|cx| sender.poll_ready(cx)).await {
+            Ok(()) => {}
+            Err(_) => break,
+        }
+        let Ok((answer, _)) = sender.send_request(get(&gateway, "/get"), true) else { break };
+        opened += 1;
+        drop(answer);
+        tokio::task::yield_now().await;
+    }
+    assert!(opened < 20_000, "it may go on for ever");
+    assert!(end.await.unwrap().is_err());
+    upstream.behave(Behaviour::Answer);
+    assert_eq!(patient.get("/get").await.unwrap().status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_is_too_large_costs_only_its_request() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::to(&upstream.node());
+    let (mut sender, _) = connect(&gateway).await;
+    let mut large = get(&gateway, "/get");
+    for number in 0..40 {
+        let name: http::HeaderName = format!("x-{number}").parse().unwrap();
+        large.headers_mut().insert(name, "k".repeat(1000).parse().unwrap());
+    }
+    let (answer, _) = sender.send_request(large, true).unwrap();
+    assert_eq!(answer.await.unwrap().status(), 431);
+    let (answer, _) = sender.send_request(get(&gateway, "/get"), true).unwrap();
+    assert_eq!(answer.await.unwrap().status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_connection_is_told_before_it_is_closed() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::with(&[route(&upstream.node())], |config| {
+        config.timeouts.keepalive = Duration::from_millis(200);
+    });
+    let (mut sender, end) = connect(&gateway).await;
+    let (answer, _) = sender.send_request(get(&gateway, "/get"), true).unwrap();
+    assert_eq!(answer.await.unwrap().status(), 200);
+    drop(sender.clone());
+    let end = tokio::time::timeout(SOON, end).await.expect("the end of the connection").unwrap();
+    assert!(end.is_ok(), "it ends as it should: {end:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_request_sends_and_nobody_takes_holds_up_no_other() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::to(&upstream.node());
+    let (mut sender, _) = connect(&gateway).await;
+    upstream.behave(Behaviour::Hang);
+    let mut unread = Vec::new();
+    for _ in 0..16 {
+        let post = Request::post(gateway.url("/echo")).body(()).unwrap();
+        sender = sender.ready().await.unwrap();
+        let (answer, mut body) = sender.send_request(post, false).unwrap();
+        body.send_data(vec![0; 8 << 20].into(), true).unwrap();
+        unread.push((answer, body));
+    }
+    eventually(SOON, "all of them", async || expect(upstream.requests() == 16, upstream.requests())).await;
+    upstream.behave(Behaviour::Answer);
+    let (answer, _) = sender.send_request(get(&gateway, "/get"), true).unwrap();
+    assert_eq!(tokio::time::timeout(SOON, answer).await.expect("an answer").unwrap().status(), 200);
+}
