@@ -3,6 +3,7 @@
 //! The rule to know: everything here reads; only `accept` and `backup` ask the planes to do something.
 
 mod apisix;
+mod health;
 mod metrics;
 
 use std::sync::Arc;
@@ -64,6 +65,7 @@ pub fn router(view: Arc<View>) -> Router {
         .route("/v1/config", get(config))
         .route("/v1/config/accept", post(accept))
         .route("/v1/backup", post(backup))
+        .merge(health::router())
         .with_state(view.clone())
         .merge(apisix::router(view))
         .fallback(|| async { error(StatusCode::NOT_FOUND, "404 Route Not Found") })

@@ -30,7 +30,7 @@ use crate::{
     plugin::Extension,
     router::{MatchedBy, Params, Query},
     tls::Handshake,
-    upstream::{Node, Timeouts, Upstream},
+    upstream::{Chosen, Held, Node, Timeouts, Upstream, health::Watched},
     vars::Var,
 };
 
@@ -78,25 +78,60 @@ pub struct Ctx {
 }
 
 /// One node tried for a request.
-#[derive(Clone, Debug)]
 pub struct Attempt {
     pub node: Arc<Node>,
     /// Where the connection leads, once it is known.
     pub address: Option<SocketAddr>,
     /// None: no answer came.
     pub status: Option<StatusCode>,
+    /// What nginx says in the place of an answer that did not come.
+    pub failure: Option<StatusCode>,
     /// From the beginning of this attempt.
     pub connected: Option<Duration>,
     pub header: Option<Duration>,
     pub finished: Option<Duration>,
     /// Bytes received from the node.
     pub received: u64,
+    held: Option<Held>,
+    watched: Option<Watched>,
 }
 
 impl Attempt {
-    pub fn new(node: Arc<Node>) -> Self {
-        let address = node.address;
-        Self { node, address, status: None, connected: None, header: None, finished: None, received: 0 }
+    pub fn new(chosen: impl Into<Chosen>) -> Self {
+        let Chosen { node, held, watched } = chosen.into();
+        Self {
+            address: node.address,
+            node,
+            status: None,
+            failure: None,
+            connected: None,
+            header: None,
+            finished: None,
+            received: 0,
+            held,
+            watched,
+        }
+    }
+
+    /// It came to nothing; `status` says how: 504 if it took too long.
+    pub(crate) fn fail(&mut self, status: StatusCode) {
+        self.failure = Some(status);
+        self.held = None;
+        if let Some(watched) = &self.watched {
+            watched.failed(status == StatusCode::GATEWAY_TIMEOUT);
+        }
+    }
+
+    /// The request is over, and its client was given this status.
+    pub(crate) fn finish(&mut self, status: StatusCode) {
+        if let (Some(held), Some(took)) = (&self.held, self.finished) {
+            // The time to connect counts twice, as in APISIX.
+            held.answered(took + self.connected.unwrap_or_default());
+        }
+        self.held = None;
+        if let Some(watched) = &self.watched {
+            watched.answered(status);
+        }
     }
 }
 

@@ -244,7 +244,9 @@ impl Fixed {
                 Some(address) if a.node.address != Some(address) => Some(address.to_string().into()),
                 _ => Some((&*a.node.label).into()),
             })?,
-            Self::UpstreamStatus => per_attempt(ctx, |a| Some(a.status.as_ref()?.as_str().into()))?,
+            Self::UpstreamStatus => {
+                per_attempt(ctx, |a| Some(a.status.as_ref().or(a.failure.as_ref())?.as_str().into()))?
+            }
             Self::UpstreamConnectTime => per_attempt(ctx, |a| Some(seconds(a.connected?).into()))?,
             Self::UpstreamHeaderTime => per_attempt(ctx, |a| Some(seconds(a.header?).into()))?,
             Self::UpstreamResponseTime => per_attempt(ctx, |a| Some(seconds(a.finished?).into()))?,

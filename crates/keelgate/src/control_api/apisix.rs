@@ -9,10 +9,11 @@ use axum::{
     routing::{get, post, put},
 };
 use http::StatusCode;
-use model::{Key, Kind, Resource, Snapshot};
+use model::{Key, Kind, Resource, Snapshot, resource::Upstream};
 use serde_json::{Map, Value, json};
 
-use super::{View, error};
+use super::{Parts, View, error};
+use crate::settings::SourceFrom;
 
 /// The folders that can be listed, and the word for one of them.
 const SHOWN: [(Kind, &str, &str); 3] = [
@@ -35,15 +36,14 @@ pub fn router(view: Arc<View>) -> Router {
         .route("/v1/plugin_metadatas", get(all_metadata))
         .route("/v1/plugin_metadata/{name}", get(metadata))
         .route("/v1/schema", get(schema))
-        .route("/v1/healthcheck", get(|| async { Json(json!([])) }))
         // There is no garbage to collect: it answers as APISIX does, for scripts.
         .route("/v1/gc", post(|| async { StatusCode::OK }))
         .route("/v1/plugins/reload", put(|| async { "done" }))
         .with_state(view)
 }
 
-fn snapshot(view: &View) -> Snapshot {
-    let parts = view.parts();
+/// The resources in force.
+pub fn snapshot(parts: &Parts) -> Snapshot {
     if let Some(data) = &parts.data {
         return data.plan().snapshot.clone();
     }
@@ -51,23 +51,38 @@ fn snapshot(view: &View) -> Snapshot {
     opened.and_then(|opened| opened.mirror.view().ok()).unwrap_or_default()
 }
 
+/// The key as APISIX's workers know it: with etcd's prefix, unless resources come from a file.
+pub fn full_key(parts: &Parts, key: &Key) -> String {
+    match parts.settings.source.as_ref().map(|source| &source.from) {
+        Some(SourceFrom::File(_)) => format!("/{key}"),
+        _ => format!("/apisix/{key}"),
+    }
+}
+
 fn list(view: &View, kind: Kind) -> Response {
-    let snapshot = snapshot(view);
-    Json(snapshot.of(kind).map(|resource| shown(resource)).collect::<Vec<_>>()).into_response()
+    let parts = view.parts();
+    let snapshot = snapshot(&parts);
+    Json(snapshot.of(kind).map(|resource| shown(&parts, resource)).collect::<Vec<_>>()).into_response()
 }
 
 fn show(view: &View, kind: Kind, id: &str) -> Response {
-    match snapshot(view).get(&Key::new(kind, id)) {
-        Some(resource) => Json(shown(resource)).into_response(),
-        None => error(StatusCode::NOT_FOUND, &format!("{} not found: {id}", kind.singular())),
+    let parts = view.parts();
+    match snapshot(&parts).get(&Key::new(kind, id)) {
+        Some(resource) => Json(shown(&parts, resource)).into_response(),
+        None => error(StatusCode::NOT_FOUND, &format!("{}[{id}] not found", kind.singular())),
     }
 }
 
 /// A resource as APISIX's workers hold it.
-fn shown(resource: &Resource) -> Value {
+fn shown(parts: &Parts, resource: &Resource) -> Value {
+    let mut value: Value = serde_json::from_str(&resource.value).unwrap_or(Value::Null);
+    list_nodes(&mut value);
+    if let Some(inline) = value.get_mut("upstream") {
+        list_nodes(inline);
+    }
     json!({
-        "key": format!("/apisix/{}", resource.key),
-        "value": serde_json::from_str::<Value>(&resource.value).unwrap_or(Value::Null),
+        "key": full_key(parts, &resource.key),
+        "value": value,
         "createdIndex": resource.created,
         "modifiedIndex": resource.modified,
         "clean_handlers": {},
@@ -77,14 +92,29 @@ fn shown(resource: &Resource) -> Value {
     })
 }
 
+/// Nodes that are written as a map are shown as the list they mean.
+fn list_nodes(upstream: &mut Value) {
+    if !upstream["nodes"].is_object() {
+        return;
+    }
+    if let Ok(read) = serde_json::from_value::<Upstream>(json!({ "nodes": upstream["nodes"] })) {
+        let nodes = read.nodes.iter().map(|node| match node.port {
+            Some(port) => json!({"host": node.host, "port": port, "weight": node.weight}),
+            None => json!({"host": node.host, "weight": node.weight}),
+        });
+        upstream["nodes"] = nodes.collect();
+    }
+}
+
 async fn all_metadata(State(view): State<Arc<View>>) -> Response {
     let all: Vec<Value> =
-        snapshot(&view).of(Kind::PluginMetadata).filter_map(|resource| named(resource)).collect();
+        snapshot(&view.parts()).of(Kind::PluginMetadata).filter_map(|resource| named(resource)).collect();
     Json(all).into_response()
 }
 
 async fn metadata(State(view): State<Arc<View>>, Path(name): Path<String>) -> Response {
-    let found = snapshot(&view).get(&Key::new(Kind::PluginMetadata, name.clone())).and_then(|r| named(r));
+    let found =
+        snapshot(&view.parts()).get(&Key::new(Kind::PluginMetadata, name.clone())).and_then(|r| named(r));
     match found {
         Some(metadata) => Json(metadata).into_response(),
         None => error(StatusCode::NOT_FOUND, &format!("plugin metadata[{name}] not found")),

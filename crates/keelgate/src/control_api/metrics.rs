@@ -6,7 +6,7 @@ use axum::{Router, extract::State, response::IntoResponse, routing::get};
 use http::{StatusCode, Uri, header};
 use store::source::Origin;
 
-use super::{Parts, View};
+use super::{Parts, View, health};
 
 /// Prometheus' text format.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -31,6 +31,7 @@ async fn page(State(view): State<Arc<View>>) -> impl IntoResponse {
         attr.as_ref().and_then(|attr| attr["metric_prefix"].as_str()).unwrap_or("apisix_").to_owned();
     let mut text = parts.data.as_ref().map_or_else(String::new, |data| data.shared.metrics.render(&prefix));
     own(&parts, &prefix, &mut Page(&mut text));
+    upstreams(&parts, &prefix, &mut Page(&mut text));
     ([(header::CONTENT_TYPE, TEXT)], text)
 }
 
@@ -53,6 +54,22 @@ fn own(parts: &Parts, prefix: &str, page: &mut Page<'_>) {
     let opened = parts.control.as_ref().and_then(|control| control.opened());
     if let Some(exporter) = opened.as_ref().and_then(|opened| opened.exporter.as_ref()) {
         backup(&exporter.status(), page);
+    }
+}
+
+fn upstreams(parts: &Parts, prefix: &str, page: &mut Page<'_>) {
+    let checked = health::checked(parts);
+    let nodes = checked.iter().flat_map(|one| one.nodes.iter().map(move |node| (&one.name, node)));
+    let values: Vec<(String, f64)> = nodes
+        .map(|(name, node)| {
+            let labels = format!("{{name=\"{name}\",ip=\"{}\",port=\"{}\"}}", node.id.ip, node.id.port);
+            (labels, f64::from(u8::from(node.is_up())))
+        })
+        .collect();
+    if !values.is_empty() {
+        let values: Vec<(&str, f64)> =
+            values.iter().map(|(labels, value)| (labels.as_str(), *value)).collect();
+        page.gauge(&format!("{prefix}upstream_status"), "Upstream status from health check", &values);
     }
 }
 

@@ -16,9 +16,11 @@ use proxy::{
     engine::Shared,
     lasting::Lasting,
     plan::{Catalog, Input, Plan, Report, compile},
+    upstream::health::Checkers,
 };
 use serde_json::{Map, Value, json};
 use store::source::{Apply, Update};
+use tokio::runtime::Handle;
 
 use crate::settings::Settings;
 
@@ -27,6 +29,7 @@ pub struct DataPlane {
     pub shared: Arc<Shared>,
     pub report: ArcSwap<Report>,
     lasting: Lasting,
+    checkers: Arc<Checkers>,
     under: Mutex<Under>,
     last: Mutex<Applied>,
 }
@@ -49,11 +52,14 @@ pub struct Applied {
 }
 
 impl DataPlane {
+    /// On a runtime: nodes of upstreams are checked there.
     pub fn new(under: Under) -> Self {
+        let lasting = Lasting::default();
         Self {
             shared: Arc::default(),
             report: ArcSwap::default(),
-            lasting: Lasting::default(),
+            checkers: Checkers::run_on(&lasting, Handle::current()),
+            lasting,
             under: Mutex::new(under),
             last: Mutex::default(),
         }
@@ -61,6 +67,11 @@ impl DataPlane {
 
     pub fn plan(&self) -> Arc<Plan> {
         self.shared.plan.load_full()
+    }
+
+    /// The upstreams whose nodes are checked.
+    pub fn checkers(&self) -> &Checkers {
+        &self.checkers
     }
 
     pub fn last(&self) -> Applied {
@@ -90,8 +101,11 @@ impl DataPlane {
             tls: &under.tls,
             rebuild,
         };
+        self.checkers
+            .set_disabled(!under.settings.proxy.as_ref().is_some_and(|proxy| proxy.checks_upstreams));
         let (plan, report) = compile(&input, Some(&previous));
         under.instance = Some(instance);
+        self.checkers.retain(|health| plan.checks(health));
         self.shared.plan.store(Arc::new(plan));
         self.shared.status.set_configured();
         let compiled = report.compiled;

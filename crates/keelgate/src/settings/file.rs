@@ -32,6 +32,7 @@ pub struct Apisix {
     pub enable_http2: bool,
     pub enable_server_tokens: bool,
     pub show_upstream_status_in_response_header: bool,
+    pub disable_upstream_healthcheck: bool,
     pub enable_control: bool,
     /// Default: 127.0.0.1:9090.
     pub control: Option<Address>,
@@ -52,6 +53,7 @@ impl Default for Apisix {
             enable_http2: true,
             enable_server_tokens: true,
             show_upstream_status_in_response_header: false,
+            disable_upstream_healthcheck: false,
             enable_control: true,
             control: None,
             status: None,

@@ -234,6 +234,8 @@ pub struct ProxySettings {
     pub trusted_addresses: Vec<ipnet::IpNet>,
     /// `X-APISIX-Upstream-Status` on every response.
     pub show_upstream_status: bool,
+    /// Not `apisix.disable_upstream_healthcheck`. Default: true.
+    pub checks_upstreams: bool,
     /// How long requests in flight may take at the end. Default: 240 s.
     pub shutdown_timeout: Duration,
     pub http: file::NginxHttp,

@@ -5,6 +5,7 @@
 //! | which route a request finds | `matching.rs` |
 //! | services, plugin configs, global rules and what of them counts | `merging.rs` |
 //! | which node gets it, what it is told of the client, what is tried again | `upstreams.rs` |
+//! | nodes that die and come back | `health.rs` |
 //! | TLS, HTTP/2, WebSocket, bodies that stream | `protocols.rs` |
 //! | gRPC | `grpc.rs` |
 //! | what a client is told when it fails | `failures.rs` |
@@ -14,6 +15,7 @@
 
 mod failures;
 mod grpc;
+mod health;
 mod matching;
 mod merging;
 mod protocols;

@@ -82,9 +82,12 @@ async fn what_an_upstream_is_told_of_the_client() {
 async fn a_node_that_refuses_is_passed_over() {
     let (node, upstream) = (Node::start().await, Upstream::start());
     let dead = format!("127.0.0.1:{}", ports::free());
+    let dead_too = format!("127.0.0.1:{}", ports::free());
+    let none = json!({ "nodes": { dead.clone(): 1, dead_too: 1 } });
     let half = |retries: Value| json!({ "nodes": { dead.clone(): 1 }, "retries": retries });
     node.has(&[
         ("routes/r", json!({ "uri": "/ip", "upstream": to_with(&[&upstream], half(Value::Null)) })),
+        ("routes/none", json!({ "uri": "/headers", "upstream": none })),
         ("routes/once", json!({ "uri": "/get", "upstream": to_with(&[&upstream], half(json!(0))) })),
     ])
     .await;
@@ -94,6 +97,8 @@ async fn a_node_that_refuses_is_passed_over() {
         once.push(node.get("/get").await.unwrap().status);
     }
     assert!(once.contains(&502) && once.contains(&200), "without retries every other fails: {once:?}");
+    let answer = node.get("/headers").await.unwrap();
+    assert_eq!((answer.status, answer.header("x-apisix-upstream-status")), (502, "502, 502"));
     let body = "kept for the second try";
     for _ in 0..4 {
         let answer = request(Method::POST, &node.url("/ip"), &[], body).await.unwrap();

@@ -30,6 +30,7 @@ use crate::{
     chain,
     ctx::Ctx,
     plugin::{Flow, Phase, Reply},
+    vars::{Fixed, Var},
 };
 
 const UPSTREAM_STATUS: HeaderName = HeaderName::from_static("x-apisix-upstream-status");
@@ -55,6 +56,24 @@ pub struct Exchange {
 enum Answer {
     Own(Bytes),
     Upstream,
+}
+
+/// What a client is told where the node, or the way to it, is at fault.
+fn gateway_status(error: &h1::Error) -> Option<StatusCode> {
+    match error {
+        h1::Error::Connect(_)
+        | h1::Error::NoAnswer(_)
+        | h1::Error::Refused(_)
+        | h1::Error::Reset(_)
+        | h1::Error::Broken(_)
+        | h1::Error::Malformed(_) => Some(StatusCode::BAD_GATEWAY),
+        h1::Error::ConnectTimeout | h1::Error::ReadTimeout | h1::Error::SendTimeout => {
+            Some(StatusCode::GATEWAY_TIMEOUT)
+        }
+        h1::Error::Unsendable(_) | h1::Error::TooLarge | h1::Error::BodyTimeout | h1::Error::RequestBody => {
+            None
+        }
+    }
 }
 
 /// Serves one request. An error ends the connection.
@@ -112,20 +131,12 @@ impl Exchange {
     /// What the client gets for a failure; an error where it can be given nothing.
     fn fail(&mut self, error: h1::Error) -> Result<Answer, h1::Error> {
         self.link = None;
-        let status = match error {
-            h1::Error::Connect(_)
-            | h1::Error::NoAnswer(_)
-            | h1::Error::Refused(_)
-            | h1::Error::Reset(_)
-            | h1::Error::Broken(_)
-            | h1::Error::Malformed(_) => StatusCode::BAD_GATEWAY,
-            h1::Error::Unsendable(_) => StatusCode::BAD_REQUEST,
-            h1::Error::ConnectTimeout | h1::Error::ReadTimeout | h1::Error::SendTimeout => {
-                StatusCode::GATEWAY_TIMEOUT
-            }
-            h1::Error::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            h1::Error::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            h1::Error::RequestBody => return Err(error),
+        let status = match (gateway_status(&error), &error) {
+            (Some(status), _) => status,
+            (None, h1::Error::Unsendable(_)) => StatusCode::BAD_REQUEST,
+            (None, h1::Error::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
+            (None, h1::Error::BodyTimeout) => StatusCode::REQUEST_TIMEOUT,
+            (None, _) => return Err(error),
         };
         let node = self.ctx.node().map(|node| &*node.label);
         tracing::warn!(%error, node, route = self.ctx.route_id(), "request failed");
@@ -187,11 +198,12 @@ impl Exchange {
         {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        let upstream = self.ctx.attempts.last().and_then(|attempt| attempt.status);
-        if let Some(status) = upstream
-            && (config.show_upstream_status || status.is_server_error())
+        let upstream = self.ctx.attempts.last().and_then(|attempt| attempt.status.or(attempt.failure));
+        if upstream.is_some_and(|status| config.show_upstream_status || status.is_server_error())
+            && let Some(Ok(all)) =
+                Var::Fixed(Fixed::UpstreamStatus).read(&self.ctx).map(|all| HeaderValue::from_str(&all))
         {
-            headers.insert(UPSTREAM_STATUS, HeaderValue::from(status.as_u16()));
+            self.ctx.response.headers.insert(UPSTREAM_STATUS, all);
         }
     }
 

@@ -23,7 +23,7 @@ use crate::{
     metrics::RouteMetrics,
     plugin::Env,
     router::Rule,
-    upstream::{ClientTls, Identity, Shared, Timeouts, Upstream},
+    upstream::{Identity, Means, Shared, Timeouts, Upstream},
 };
 
 /// One resource on its way.
@@ -86,13 +86,14 @@ impl Build<'_> {
             None => None,
         };
         let rule = Rule::read(&conf, service.as_ref().and_then(|service| service.hosts.as_ref()))?;
+        let timeouts = conf.timeout.as_ref().map(Timeouts::read).transpose()?.map(Box::new);
+        let chain =
+            self.merged(conf.plugins, shared.as_ref(), service.as_ref().map(|service| &service.chain))?;
+        // Last: what an upstream is told of is in force.
         let upstream = match self.place(conf.upstream_id.as_deref(), conf.upstream.as_ref())? {
             None => service.as_ref().and_then(|service| service.upstream.clone()),
             own => own,
         };
-        let timeouts = conf.timeout.as_ref().map(Timeouts::read).transpose()?.map(Box::new);
-        let chain =
-            self.merged(conf.plugins, shared.as_ref(), service.as_ref().map(|service| &service.chain))?;
         Ok(Form::Route(Arc::new(Route {
             id: self.key.id.clone(),
             name: conf.name.map(Into::into),
@@ -134,12 +135,14 @@ impl Build<'_> {
         if conf.script.is_some() {
             return Err("script is Lua, which this gateway does not run; say it with plugins".to_owned());
         }
+        let chain = self.chain(conf.plugins)?;
+        // Last: what an upstream is told of is in force.
         let upstream = self.place(conf.upstream_id.as_deref(), conf.upstream.as_ref())?;
         let hosts: Vec<Box<str>> = conf.hosts.iter().map(|host| host.to_ascii_lowercase().into()).collect();
         let info = Service { id: self.key.id.clone(), name: conf.name.map(Into::into) };
         Ok(Form::Service(Arc::new(ServiceForm {
             info: Arc::new(info),
-            chain: self.chain(conf.plugins)?,
+            chain,
             upstream,
             hosts: (!hosts.is_empty()).then(|| hosts.into()),
             websocket: conf.enable_websocket,
@@ -184,11 +187,13 @@ impl Build<'_> {
             }
             _ => None,
         };
-        let input = self.input;
-        Upstream::new(name, conf, self.shared, |scheme| {
-            let identity = identity.as_ref().map(|(cert, key)| Identity { cert, key });
-            ClientTls::new(scheme, identity, tls.verify.then_some(&input.tls.roots), input.lasting)
-        })
+        let mut means = Means {
+            shared: self.shared,
+            lasting: self.input.lasting,
+            roots: &self.input.tls.roots,
+            identity: identity.as_ref().map(|(cert, key)| Identity { cert, key }),
+        };
+        Upstream::new(name, conf, &mut means)
     }
 
     fn metadata(&mut self, resource: &Resource) -> Built {

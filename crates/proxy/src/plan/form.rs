@@ -37,6 +37,18 @@ pub(super) enum Form {
     Nothing,
 }
 
+impl Form {
+    /// Where requests go that end here.
+    pub fn upstream(&self) -> Option<&Arc<Upstream>> {
+        match self {
+            Self::Route(route) => route.upstream.as_ref(),
+            Self::Service(service) => service.upstream.as_ref(),
+            Self::Upstream(upstream) => Some(upstream),
+            _ => None,
+        }
+    }
+}
+
 pub(super) struct ServiceForm {
     pub info: Arc<Service>,
     /// Of the service's plugins alone.

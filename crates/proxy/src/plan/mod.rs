@@ -27,7 +27,7 @@ use crate::{
     metrics::RouteMetrics,
     router::{Router, Rule, Target},
     tls::Certificates,
-    upstream::{Timeouts, Upstream},
+    upstream::{Timeouts, Upstream, health::Health},
 };
 use form::{Form, Forms};
 
@@ -75,6 +75,14 @@ impl Plan {
             Some(Form::Upstream(upstream)) => Some(upstream),
             _ => None,
         }
+    }
+
+    /// Whether an upstream in force has its nodes' health from here.
+    pub fn checks(&self, health: &Arc<Health>) -> bool {
+        let owner = health.name().strip_suffix("#upstream").unwrap_or(health.name());
+        let upstream =
+            owner.parse::<Key>().ok().and_then(|key| self.forms.get(&key)).and_then(Form::upstream);
+        upstream.is_some_and(|upstream| upstream.nodes.current().is_checked_by(health))
     }
 
     /// The chain of a route for a consumer; none where the consumer brings no plugins.

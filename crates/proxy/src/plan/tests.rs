@@ -15,8 +15,10 @@ fn to(port: u16) -> Value {
 /// Which route a request is bound to, and the port of its first node.
 fn served(lab: &Lab, target: &str) -> Option<(String, Option<u16>)> {
     let ctx = lab.request(target, &[]);
-    let port =
-        ctx.upstream.as_ref().and_then(|upstream| upstream.nodes.current().pick(&ctx).map(|node| node.port));
+    let port = ctx
+        .upstream
+        .as_ref()
+        .and_then(|upstream| upstream.nodes.current().pick(&ctx).map(|chosen| chosen.node.port));
     ctx.route_id().map(|id| (id.to_owned(), port))
 }
 
@@ -61,11 +63,11 @@ fn a_route_takes_what_it_does_not_say_from_its_service() {
     assert_eq!((ctx.service_id(), ctx.service_name(), ctx.route_name()), (Some("s"), Some("S"), None));
     assert_eq!((ctx.matched_uri(), ctx.matched_host()), (Some("/bare"), Some("a.com")));
     assert!(ctx.route.as_ref().unwrap().websocket);
-    assert_eq!(ctx.upstream.as_ref().unwrap().nodes.current().pick(&ctx).unwrap().port, 1);
+    assert_eq!(ctx.upstream.as_ref().unwrap().nodes.current().pick(&ctx).unwrap().node.port, 1);
     let ctx = request("/id", "x").unwrap();
-    assert_eq!(ctx.upstream.as_ref().unwrap().nodes.current().pick(&ctx).unwrap().port, 2);
+    assert_eq!(ctx.upstream.as_ref().unwrap().nodes.current().pick(&ctx).unwrap().node.port, 2);
     let ctx = request("/inline", "b.com").unwrap();
-    assert_eq!(ctx.upstream.as_ref().unwrap().nodes.current().pick(&ctx).unwrap().port, 3);
+    assert_eq!(ctx.upstream.as_ref().unwrap().nodes.current().pick(&ctx).unwrap().node.port, 3);
     assert!(!ctx.route.as_ref().unwrap().websocket);
     assert_eq!(ctx.timeouts().read.as_secs(), 3);
     let labels = |path| {
@@ -127,7 +129,7 @@ fn what_refers_to_something_follows_it() {
     assert_eq!((lab.report.compiled, port(&lab, "/1")), (4, Some(2)));
 
     // A bad upstream keeps its form: nobody else notices.
-    lab.change(&[("upstreams/u", json!({"nodes": {"a:1": 1}, "type": "ewma"}))]);
+    lab.change(&[("upstreams/u", json!({"nodes": {"a:1": 1}, "type": "chash"}))]);
     assert_eq!((lab.report.compiled, port(&lab, "/1")), (1, Some(2)));
 
     // One that is gone takes its form along, and those who refer to it keep theirs.

@@ -1,73 +1,66 @@
 //! How the node of an upstream is chosen.
 //!
-//! The rule to know: choosing takes no lock and remembers one number. A wheel has as many places as the weights add
-//! up to and is walked in strides that reach every place once a turn: in every full turn each node is chosen exactly
-//! as often as its weight says, well mixed, whatever the weights are.
+//! The rule to know: choosing takes no lock. A balancer belongs to one set of nodes and is thrown away with it; what
+//! must outlive the set, the work that nodes have, is in the [`Loads`] of its [`Method`].
 
+mod load;
 mod ring;
+mod wheel;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
-};
+use std::{cmp::Reverse, sync::Arc};
 
 use model::resource::{self, HashOn};
+use rand::Rng as _;
+
+pub use load::Held;
 
 use super::Node;
-use crate::{ctx::Ctx, vars::Template};
+use crate::{ctx::Ctx, lasting::Lasting, vars::Template};
+use load::{Load, Loads};
 use ring::Ring;
+use wheel::Wheel;
 
-/// Chooses among the nodes of one upstream.
-pub(super) struct Balance {
-    /// By the nodes' priority, the highest first: the next is asked when all nodes of one have been tried.
-    levels: Box<[Level]>,
-    /// What is hashed; only with rings.
-    key: Option<Template>,
+/// How nodes are chosen, understood once for all sets of nodes an upstream ever has. APISIX's `type`.
+#[derive(Clone)]
+pub enum Method {
+    RoundRobin,
+    Chash(Arc<HashKey>),
+    LeastConn(Loading),
+    Ewma(Loading),
 }
 
-enum Level {
-    Wheel(Wheel),
-    Ring(Ring),
+/// What is hashed; what stands in for it where a request has none of it.
+pub struct HashKey {
+    key: Template,
+    address: Template,
 }
 
-impl Balance {
-    pub fn new(conf: &resource::Upstream, nodes: &[Arc<Node>]) -> Result<Self, String> {
-        let key = match conf.kind {
-            resource::Balance::RoundRobin => None,
-            resource::Balance::Chash => Some(hash_key(conf)?),
-            resource::Balance::Ewma => return Err("upstreams of type ewma are not supported yet".to_owned()),
-            resource::Balance::LeastConn => {
-                return Err("upstreams of type least_conn are not supported yet".to_owned());
-            }
-        };
-        let mut usable: Vec<usize> = (0..nodes.len()).filter(|&at| nodes[at].weight > 0).collect();
-        usable.sort_by_key(|&at| std::cmp::Reverse(nodes[at].priority));
-        let levels = usable
-            .chunk_by(|&a, &b| nodes[a].priority == nodes[b].priority)
-            .map(|level| match &key {
-                None => Level::Wheel(Wheel::new(level, nodes)),
-                Some(_) => Level::Ring(Ring::new(level, nodes)),
-            })
-            .collect();
-        Ok(Self { levels, key })
-    }
+/// The work of an upstream's nodes.
+#[derive(Clone, Default)]
+pub struct Loading(Arc<Loads>);
 
-    /// The place of a node among `nodes` for which `tried` is false.
-    pub fn pick(&self, ctx: &Ctx, tried: impl Fn(usize) -> bool) -> Option<usize> {
-        self.levels.iter().find_map(|level| match level {
-            Level::Wheel(wheel) => wheel.pick(&tried),
-            Level::Ring(ring) => {
-                let (key, found) = self.key.as_ref()?.render_counted(ctx);
-                match found {
-                    0 => ring.pick(ctx.client.ip().to_string().as_bytes(), &tried),
-                    _ => ring.pick(key.as_bytes(), &tried),
-                }
-            }
+impl Method {
+    /// `name` is the upstream's.
+    pub fn new(name: &str, conf: &resource::Upstream, lasting: &Lasting) -> Result<Self, String> {
+        let loading = |kind| Loading(lasting.get_or(&format!("{kind}/{name}"), Loads::default));
+        Ok(match conf.kind {
+            resource::Balance::RoundRobin => Self::RoundRobin,
+            resource::Balance::Chash => Self::Chash(Arc::new(HashKey {
+                key: hash_key(conf)?,
+                address: Template::new("$remote_addr"),
+            })),
+            resource::Balance::LeastConn => Self::LeastConn(loading("least_conn")),
+            resource::Balance::Ewma => Self::Ewma(loading("ewma")),
         })
     }
+
+    /// Whether an upstream of one node needs a balancer too: work is counted also where there is no choice.
+    pub fn counts(&self) -> bool {
+        matches!(self, Self::LeastConn(_))
+    }
 }
 
-/// What a request is hashed by. Where it has none of it, its address stands in.
+/// What a request is hashed by.
 fn hash_key(conf: &resource::Upstream) -> Result<Template, String> {
     let name = conf.key.as_deref();
     let named = || name.ok_or_else(|| "missing key for consistent hashing".to_owned());
@@ -80,42 +73,124 @@ fn hash_key(conf: &resource::Upstream) -> Result<Template, String> {
     }))
 }
 
-/// Weighted round robin.
-struct Wheel {
-    cursor: AtomicU64,
-    places: u64,
-    stride: u64,
-    /// Each node with the end of its places.
-    nodes: Box<[(u64, usize)]>,
+/// Chooses among the nodes of one set.
+pub struct Balance {
+    /// By the nodes' priority, the highest first: the next is asked when none is left in those before.
+    levels: Arc<[Level]>,
+    /// Nodes that are left out though they are on a ring, where keys must find their nodes when these are back.
+    out: Box<[bool]>,
 }
 
-impl Wheel {
-    fn new(level: &[usize], nodes: &[Arc<Node>]) -> Self {
-        let weight = |at: &usize| u64::from(nodes[*at].weight);
-        let common = level.iter().map(weight).fold(0, gcd).max(1);
-        let mut places = 0;
-        let ends = level.iter().map(|at| {
-            places += weight(at) / common;
-            (places, *at)
-        });
-        let nodes = ends.collect();
-        Self { cursor: AtomicU64::new(0), places, stride: stride(places), nodes }
+enum Level {
+    Wheel(Wheel),
+    Ring(Ring, Arc<HashKey>),
+    /// The least work for their weight.
+    Least(Box<[Member]>),
+    /// The better one of two.
+    Fastest(Box<[Member]>),
+}
+
+/// A node and its work.
+struct Member {
+    at: usize,
+    weight: u32,
+    load: Arc<Load>,
+}
+
+impl Balance {
+    pub fn new(method: &Method, nodes: &[Arc<Node>]) -> Self {
+        let levels = levels(nodes, |_| true).map(|level| Level::new(method, &level, nodes)).collect();
+        Self { levels, out: Box::default() }
     }
 
-    fn pick(&self, tried: impl Fn(usize) -> bool) -> Option<usize> {
-        let turn = u128::from(self.cursor.fetch_add(1, Relaxed) % self.places);
-        let place = turn * u128::from(self.stride) % u128::from(self.places);
-        let first = self.nodes.partition_point(|(end, _)| u128::from(*end) <= place);
-        let (before, from) = self.nodes.split_at(first);
-        from.iter().chain(before).map(|(_, at)| *at).find(|at| !tried(*at))
+    /// The same among those nodes for which `up` is true.
+    pub fn among(&self, up: &[bool], method: &Method, nodes: &[Arc<Node>]) -> Self {
+        if let Method::Chash(_) = method {
+            return Self { levels: Arc::clone(&self.levels), out: up.iter().map(|up| !up).collect() };
+        }
+        let levels = levels(nodes, |at| up[at]).map(|level| Level::new(method, &level, nodes)).collect();
+        Self { levels, out: Box::default() }
+    }
+
+    /// The number of a node among `nodes` for which `tried` is false, and what counts the request as its work.
+    pub fn pick(&self, ctx: &Ctx, tried: impl Fn(usize) -> bool) -> Option<(usize, Option<Held>)> {
+        let out = |at: usize| tried(at) || self.out.get(at).is_some_and(|out| *out);
+        self.levels.iter().find_map(|level| level.pick(ctx, out))
     }
 }
 
-/// A stride that reaches each of so many places: close to the golden section, which mixes best.
-fn stride(places: u64) -> u64 {
-    let golden = u128::from(places) * 618 / 1000;
-    let golden = u64::try_from(golden).unwrap_or(places).max(1);
-    (golden..).find(|stride| gcd(*stride, places) == 1).unwrap_or(1)
+/// The numbers of nodes of each priority, the highest first.
+fn levels(nodes: &[Arc<Node>], up: impl Fn(usize) -> bool) -> impl Iterator<Item = Vec<usize>> {
+    let mut usable: Vec<usize> = (0..nodes.len()).filter(|at| up(*at)).collect();
+    usable.sort_by_key(|&at| Reverse(nodes[at].priority));
+    let levels: Vec<Vec<usize>> =
+        usable.chunk_by(|&a, &b| nodes[a].priority == nodes[b].priority).map(<[usize]>::to_vec).collect();
+    levels.into_iter()
+}
+
+impl Level {
+    fn new(method: &Method, level: &[usize], nodes: &[Arc<Node>]) -> Self {
+        let weight = |at: usize| u64::from(nodes[at].weight);
+        let common = level.iter().map(|&at| weight(at)).fold(0, gcd).max(1);
+        let members = |loading: &Loading| {
+            let loads = loading.0.of(level.iter().map(|&at| &nodes[at].label));
+            let member = |(&at, load)| Member { at, weight: nodes[at].weight, load };
+            level.iter().zip(loads).map(member).collect()
+        };
+        match method {
+            Method::RoundRobin => Self::Wheel(Wheel::new(level.iter().map(|&at| (at, weight(at) / common)))),
+            Method::Chash(key) => {
+                let named = level.iter().map(|&at| (at, &*nodes[at].label, weight(at) / common));
+                Self::Ring(Ring::new(named), Arc::clone(key))
+            }
+            Method::LeastConn(loading) => Self::Least(members(loading)),
+            Method::Ewma(loading) => Self::Fastest(members(loading)),
+        }
+    }
+
+    fn pick(&self, ctx: &Ctx, out: impl Fn(usize) -> bool) -> Option<(usize, Option<Held>)> {
+        let member = match self {
+            Self::Wheel(wheel) => return wheel.pick(out).map(|at| (at, None)),
+            Self::Ring(ring, key) => return key.of(ctx, |key| ring.pick(key, out)).map(|at| (at, None)),
+            Self::Least(members) => least(members, out),
+            Self::Fastest(members) => fastest(members, out),
+        }?;
+        Some((member.at, Some(Held::new(&member.load))))
+    }
+}
+
+impl HashKey {
+    fn of<R>(&self, ctx: &Ctx, then: impl FnOnce(&[u8]) -> R) -> R {
+        let (key, found) = self.key.render_counted(ctx);
+        if found == 0 { then(self.address.render(ctx).as_bytes()) } else { then(key.as_bytes()) }
+    }
+}
+
+/// The first of those with the least work for their weight. One of weight 0 comes after all others.
+fn least(members: &[Member], out: impl Fn(usize) -> bool) -> Option<&Member> {
+    let score = |member: &Member| (f64::from(member.load.under_way()) + 1.0) / f64::from(member.weight);
+    let mut best: Option<(f64, &Member)> = None;
+    for member in members.iter().filter(|member| !out(member.at)) {
+        let score = score(member);
+        if best.is_none_or(|(least, _)| score < least) {
+            best = Some((score, member));
+        }
+    }
+    best.map(|(_, member)| member)
+}
+
+/// Of two taken by chance the one that answered faster of late. Weights don't count, as in APISIX.
+fn fastest(members: &[Member], out: impl Fn(usize) -> bool) -> Option<&Member> {
+    let left = || members.iter().filter(|member| !out(member.at));
+    let count = left().count();
+    if count < 2 {
+        return left().next();
+    }
+    let mut chance = rand::rng();
+    let (one, other) = (chance.random_range(0..count), chance.random_range(0..count - 1));
+    let other = other + usize::from(other >= one);
+    let (one, other) = (left().nth(one)?, left().nth(other)?);
+    Some(if one.load.score() > other.load.score() { other } else { one })
 }
 
 fn gcd(a: u64, b: u64) -> u64 {

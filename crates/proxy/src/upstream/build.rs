@@ -9,9 +9,15 @@ use std::{
 
 use model::resource;
 use rustc_hash::{FxHashMap, FxHasher};
+use rustls::RootCertStore;
 use smallvec::SmallVec;
 
-use super::{ClientTls, Keepalive, Node, NodeSet, Nodes, PassHost, Scheme, Timeouts, Upstream};
+use super::{
+    Choice, ClientTls, Identity, Keepalive, Node, NodeSet, Nodes, PassHost, Scheme, Timeouts, Upstream,
+    balance::Method,
+    health::{self, Checkers, Checks, Health, How},
+};
+use crate::lasting::Lasting;
 
 /// What upstreams compiled together share: equal nodes, and equal upstreams that have nothing to take turns with.
 #[derive(Default)]
@@ -19,6 +25,22 @@ pub struct Shared {
     nodes: FxHashMap<Arc<str>, SmallVec<[Arc<Node>; 1]>>,
     /// Upstreams of one node, by that node's address in memory.
     singles: FxHashMap<usize, SmallVec<[Arc<Upstream>; 1]>>,
+}
+
+/// What an upstream is built with, besides its configuration.
+pub struct Means<'a> {
+    pub shared: &'a mut Shared,
+    pub lasting: &'a Lasting,
+    /// Whom nodes' certificates must come from, where they are checked.
+    pub roots: &'a Arc<RootCertStore>,
+    /// What is shown to nodes that ask who we are.
+    pub identity: Option<Identity<'a>>,
+}
+
+impl Means<'_> {
+    fn tls(&self, scheme: Scheme, verify: bool) -> Result<ClientTls, String> {
+        ClientTls::new(scheme, self.identity, verify.then_some(self.roots), self.lasting)
+    }
 }
 
 impl Shared {
@@ -47,13 +69,7 @@ impl Shared {
 }
 
 impl Upstream {
-    /// `tls` makes the client side of TLS, and is asked only for schemes that need it.
-    pub fn new(
-        name: &str,
-        conf: &resource::Upstream,
-        shared: &mut Shared,
-        tls: impl FnOnce(Scheme) -> Result<ClientTls, String>,
-    ) -> Result<Self, String> {
+    pub fn new(name: &str, conf: &resource::Upstream, means: &mut Means<'_>) -> Result<Self, String> {
         if conf.is_discovered() {
             let kind = conf.discovery_type.as_deref().unwrap_or_default();
             return Err(format!("service discovery ({kind}) is not supported yet"));
@@ -61,7 +77,7 @@ impl Upstream {
         let scheme = scheme(conf.scheme)?;
         let node = |node: &resource::Node| {
             let port = node.port(conf.scheme).ok_or("a node without a port")?;
-            Ok::<_, String>(shared.node(Node::new(&node.host, port, node.weight, node.priority)))
+            Ok::<_, String>(means.shared.node(Node::new(&node.host, port, node.weight, node.priority)))
         };
         let nodes: Box<[_]> = conf.nodes.iter().map(node).collect::<Result<_, _>>()?;
         let pass_host = match (conf.pass_host, &conf.upstream_host) {
@@ -72,19 +88,25 @@ impl Upstream {
                 return Err("`upstream_host` can't be empty when `pass_host` is `rewrite`".to_owned());
             }
         };
-        let nodes = Nodes::Fixed(NodeSet::new(conf, nodes)?);
-        let tls = if scheme.is_tls() { Some(tls(scheme)?) } else { None };
+        let verify = conf.tls.as_ref().is_some_and(|tls| tls.verify);
+        let tls = if scheme.is_tls() { Some(means.tls(scheme, verify)?) } else { None };
+        let name: Arc<str> = name.into();
         let mut hasher = FxHasher::default();
         (scheme, tls.as_ref().map(|tls| tls.fingerprint)).hash(&mut hasher);
+        let (retry_timeout, keepalive) = (seconds(conf.retry_timeout)?, keepalive(conf)?);
+        let timeouts = conf.timeout.as_ref().map(Timeouts::read).transpose()?.unwrap_or_default();
+        let method = Method::new(&name, conf, means.lasting)?;
+        // Nothing can fail after this: health follows the nodes of the set made last.
+        let choice = Choice { method, health: health(&name, conf, &pass_host, means)? };
         Ok(Self {
-            name: name.into(),
+            name,
             scheme,
             pass_host,
-            nodes,
+            nodes: Nodes::Fixed(NodeSet::new(&choice, nodes)),
             retries: conf.retries,
-            retry_timeout: seconds(conf.retry_timeout)?,
-            timeouts: conf.timeout.as_ref().map(Timeouts::read).transpose()?.unwrap_or_default(),
-            keepalive: keepalive(conf)?,
+            retry_timeout,
+            timeouts,
+            keepalive,
             tls,
             fingerprint: hasher.finish(),
         })
@@ -93,7 +115,7 @@ impl Upstream {
     /// The node of an upstream that has one and keeps it.
     fn single(&self) -> Option<&Arc<Node>> {
         match &self.nodes {
-            Nodes::Fixed(set) if set.nodes.len() == 1 => set.nodes.first(),
+            Nodes::Fixed(set) if set.nodes.len() == 1 && !set.remembers() => set.nodes.first(),
             _ => None,
         }
     }
@@ -124,6 +146,26 @@ impl Timeouts {
         };
         Ok(Self { connect: limit(conf.connect)?, send: limit(conf.send)?, read: limit(conf.read)? })
     }
+}
+
+/// The health of the upstream's nodes, where they are checked.
+fn health(
+    name: &Arc<str>,
+    conf: &resource::Upstream,
+    pass_host: &PassHost,
+    means: &Means<'_>,
+) -> Result<Option<Arc<Health>>, String> {
+    let Some(written) = &conf.checks else { return Ok(None) };
+    let checks = Checks::read(written)?;
+    let tls = match checks.kind {
+        health::Kind::Https => Some(means.tls(Scheme::Https, checks.verify)?),
+        health::Kind::Http | health::Kind::Tcp => None,
+    };
+    let host = match pass_host {
+        PassHost::Rewrite(host) => Some(Arc::clone(host)),
+        PassHost::Pass | PassHost::Node => None,
+    };
+    Ok(Checkers::of(means.lasting).take(name, How { checks, host, tls }))
 }
 
 fn scheme(scheme: resource::Scheme) -> Result<Scheme, String> {
@@ -158,7 +200,9 @@ mod tests {
 
     fn build(conf: &Value, shared: &mut Shared) -> Result<Upstream, String> {
         let conf = serde_json::from_str(&conf.to_string()).unwrap();
-        Upstream::new("upstreams/1", &conf, shared, |_| Err("no TLS here".to_owned()))
+        let (lasting, roots) = (Lasting::default(), Arc::new(RootCertStore::empty()));
+        let mut means = Means { shared, lasting: &lasting, roots: &roots, identity: None };
+        Upstream::new("upstreams/1", &conf, &mut means)
     }
 
     #[test]
@@ -174,8 +218,8 @@ mod tests {
         for (conf, error) in [
             (json!({"service_name": "x", "discovery_type": "dns"}), "service discovery (dns)"),
             (json!({"nodes": {"a:1": 1}, "scheme": "kafka"}), "upstreams of scheme kafka"),
-            (json!({"nodes": {"a:1": 1}, "scheme": "https"}), "no TLS here"),
-            (json!({"nodes": {"a:1": 1, "b:1": 1}, "type": "ewma"}), "upstreams of type ewma"),
+            (json!({"nodes": {"a:1": 1}, "type": "chash"}), "missing key"),
+            (json!({"nodes": {"a:1": 1}, "checks": {"active": {"timeout": "x"}}}), "checks: invalid type"),
             (json!({"nodes": {"a:1": 1}, "pass_host": "rewrite"}), "`upstream_host` can't be empty"),
             (json!({"nodes": {"a:1": 1}, "retry_timeout": -1}), "-1 is not a time"),
         ] {
@@ -194,6 +238,11 @@ mod tests {
         let one = share(json!({"nodes": {"a:1": 1}}));
         assert!(Arc::ptr_eq(&one, &share(json!({"nodes": {"a:1": 1}, "type": "roundrobin"}))));
         assert!(!Arc::ptr_eq(&one, &share(json!({"nodes": {"a:1": 1}, "retries": 3}))));
+        for own in [json!({"type": "least_conn"}), json!({"checks": {"active": {}}})] {
+            let mut conf = json!({"nodes": {"a:1": 1}});
+            conf.as_object_mut().unwrap().extend(own.as_object().unwrap().clone());
+            assert!(!Arc::ptr_eq(&share(conf.clone()), &share(conf)));
+        }
         let two = share(json!({"nodes": {"a:1": 1, "b:1": 1}}));
         let other = share(json!({"nodes": {"a:1": 1, "b:1": 1}}));
         assert!(

@@ -3,6 +3,7 @@
 mod balance;
 mod build;
 mod client_tls;
+pub mod health;
 mod nodes;
 pub mod pool;
 
@@ -10,9 +11,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{HeaderValue, header};
 
-pub use build::Shared;
+pub use balance::Held;
+pub use build::{Means, Shared};
 pub use client_tls::{ClientTls, Identity};
-pub use nodes::{Current, Live, NodeSet, Nodes};
+pub use nodes::{Choice, Chosen, Current, Live, NodeSet, Nodes};
 
 use crate::ctx::Ctx;
 

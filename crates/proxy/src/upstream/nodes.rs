@@ -6,34 +6,81 @@
 use std::{ops::Deref, sync::Arc};
 
 use arc_swap::ArcSwap;
-use model::resource;
 
-use super::{Node, balance::Balance};
+use super::{
+    Node,
+    balance::{Balance, Held, Method},
+    health::{Health, Watch, Watched},
+};
 use crate::ctx::Ctx;
+
+/// How nodes of one upstream are chosen, whatever nodes it has.
+#[derive(Clone)]
+pub struct Choice {
+    pub method: Method,
+    /// None: they are not checked.
+    pub health: Option<Arc<Health>>,
+}
+
+/// A node chosen for an attempt.
+pub struct Chosen {
+    pub node: Arc<Node>,
+    /// Counts the attempt as work of the node.
+    pub held: Option<Held>,
+    /// Set where the node's health depends on what becomes of the attempt.
+    pub watched: Option<Watched>,
+}
 
 /// Nodes and their balancer: immutable.
 pub struct NodeSet {
     /// As configured or found, those of weight 0 too.
     pub nodes: Box<[Arc<Node>]>,
-    /// None where there is one node.
+    /// None where there is no choice.
     balance: Option<Balance>,
+    watch: Option<Box<Watch>>,
+}
+
+impl From<Arc<Node>> for Chosen {
+    fn from(node: Arc<Node>) -> Self {
+        Self { node, held: None, watched: None }
+    }
 }
 
 impl NodeSet {
-    /// `conf` says how a node is chosen.
-    pub fn new(conf: &resource::Upstream, nodes: Box<[Arc<Node>]>) -> Result<Self, String> {
-        let balance = Balance::new(conf, &nodes)?;
-        Ok(Self { balance: (nodes.len() != 1).then_some(balance), nodes })
+    pub fn new(choice: &Choice, nodes: Box<[Arc<Node>]>) -> Self {
+        let Choice { method, health } = choice;
+        let chooses = nodes.len() != 1 || method.counts();
+        Self {
+            balance: chooses.then(|| Balance::new(method, &nodes)),
+            watch: health.as_ref().map(|health| Box::new(Watch::new(health, method, &nodes))),
+            nodes,
+        }
     }
 
-    /// The node for the next attempt: one that is not among `ctx.attempts`. None where no more are left.
-    pub fn pick(&self, ctx: &Ctx) -> Option<&Arc<Node>> {
-        let tried =
-            |at: usize| ctx.attempts.iter().any(|attempt| Arc::ptr_eq(&attempt.node, &self.nodes[at]));
-        match &self.balance {
-            Some(balance) => balance.pick(ctx, tried).map(|at| &self.nodes[at]),
-            None => self.nodes.first().filter(|node| node.weight > 0 && !tried(0)),
-        }
+    /// Whether this is the health of its nodes.
+    pub fn is_checked_by(&self, health: &Arc<Health>) -> bool {
+        self.watch.as_ref().is_some_and(|watch| Arc::ptr_eq(watch.health(), health))
+    }
+
+    /// Whether it is more than its nodes: what became of requests decides where others go.
+    pub fn remembers(&self) -> bool {
+        self.balance.is_some() || self.watch.is_some()
+    }
+
+    /// The node for the next attempt: one that is not among `ctx.attempts`, unless there is only one. None where no
+    /// more are left.
+    pub fn pick(&self, ctx: &Ctx) -> Option<Chosen> {
+        let only = self.nodes.len() == 1;
+        let tried = |at: usize| {
+            !only && ctx.attempts.iter().any(|attempt| Arc::ptr_eq(&attempt.node, &self.nodes[at]))
+        };
+        let (at, held) = match (&self.balance, &self.watch) {
+            (None, _) => (0, None),
+            (Some(balance), None) => balance.pick(ctx, tried)?,
+            (Some(balance), Some(watch)) => watch.pick(balance, &self.nodes, ctx, tried)?,
+        };
+        let watched = self.watch.as_ref().and_then(|watch| watch.watched(at));
+        Some(Chosen { node: Arc::clone(self.nodes.get(at)?), held, watched })
     }
 }
 
@@ -75,26 +122,22 @@ impl Deref for Current<'_> {
 /// Nodes that come and go.
 pub struct Live {
     set: ArcSwap<NodeSet>,
-    conf: resource::Upstream,
+    choice: Choice,
 }
 
 impl Live {
-    pub fn new(conf: &resource::Upstream, nodes: Box<[Arc<Node>]>) -> Result<Self, String> {
-        let set = ArcSwap::from_pointee(NodeSet::new(conf, nodes)?);
-        Ok(Self { set, conf: resource::Upstream { nodes: Vec::new(), ..conf.clone() } })
+    pub fn new(choice: Choice, nodes: Box<[Arc<Node>]>) -> Self {
+        Self { set: ArcSwap::from_pointee(NodeSet::new(&choice, nodes)), choice }
     }
 
     /// Requests that begin from now on go to these.
-    pub fn replace(&self, nodes: Box<[Arc<Node>]>) -> Result<(), String> {
-        self.set.store(Arc::new(NodeSet::new(&self.conf, nodes)?));
-        Ok(())
+    pub fn replace(&self, nodes: Box<[Arc<Node>]>) {
+        self.set.store(Arc::new(NodeSet::new(&self.choice, nodes)));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::ctx::Attempt;
 
@@ -104,21 +147,21 @@ mod tests {
 
     #[test]
     fn a_request_ends_with_the_set_it_began_with() {
-        let conf = serde_json::from_str(&json!({"service_name": "s"}).to_string()).unwrap();
-        let live = Arc::new(Live::new(&conf, nodes(&[1, 2])).unwrap());
+        let choice = Choice { method: Method::RoundRobin, health: None };
+        let live = Arc::new(Live::new(choice, nodes(&[1, 2])));
         let upstream = Nodes::Live(live.clone());
         let mut ctx = Ctx::example("GET", "/", &[]);
         let began = upstream.current();
-        live.replace(nodes(&[3])).unwrap();
+        live.replace(nodes(&[3]));
         let mut seen = Vec::new();
-        while let Some(node) = began.pick(&ctx) {
-            seen.push(node.port);
-            ctx.attempts.push(Attempt::new(node.clone()));
+        while let Some(chosen) = began.pick(&ctx) {
+            seen.push(chosen.node.port);
+            ctx.attempts.push(Attempt::new(chosen));
         }
         seen.sort_unstable();
         assert_eq!(seen, [1, 2]);
-        assert_eq!(upstream.current().pick(&ctx).unwrap().port, 3);
-        live.replace(Box::default()).unwrap();
+        assert_eq!(upstream.current().pick(&ctx).unwrap().node.port, 3);
+        live.replace(Box::default());
         assert!(upstream.current().pick(&ctx).is_none());
     }
 }

@@ -80,6 +80,7 @@ pub(super) fn proxy(
         trusted_certificate: trusted_certificate(apisix).map(|file| below(Path::new(file))),
         trusted_addresses: apisix.trusted_addresses.iter().flatten().map(|net| net.0).collect(),
         show_upstream_status: apisix.show_upstream_status_in_response_header,
+        checks_upstreams: !apisix.disable_upstream_healthcheck,
         shutdown_timeout: file
             .nginx_config
             .worker_shutdown_timeout

@@ -28,19 +28,21 @@ impl Exchange {
         let began = Instant::now();
         let nodes = upstream.nodes.current();
         let mut left = upstream.retries(&nodes);
-        let mut failure = None;
+        let mut again = false;
         loop {
-            let Some(node) = nodes.pick(&self.ctx).map(Arc::clone) else {
-                return match failure {
-                    Some(error) => Err(error),
-                    None => Ok(self.own(reply::error(StatusCode::SERVICE_UNAVAILABLE))),
+            let Some(chosen) = nodes.pick(&self.ctx) else {
+                tracing::warn!(upstream = &*upstream.name, "no node is left to try");
+                let status = if nodes.nodes.is_empty() {
+                    StatusCode::SERVICE_UNAVAILABLE
+                } else {
+                    StatusCode::BAD_GATEWAY
                 };
+                return Ok(self.own(reply::error(status)));
             };
-            self.ctx.attempts.push(Attempt::new(Arc::clone(&node)));
+            let node = Arc::clone(&chosen.node);
+            self.ctx.attempts.push(Attempt::new(chosen));
             self.attempted = self.ctx.started.elapsed();
-            if failure.is_none()
-                && let Flow::Reply(reply) = chain::before_proxy(&mut self.ctx).await
-            {
+            if !again && let Flow::Reply(reply) = chain::before_proxy(&mut self.ctx).await {
                 self.ctx.attempts.pop();
                 return Ok(self.own(reply));
             }
@@ -53,15 +55,18 @@ impl Exchange {
             match answer {
                 Ok(head) => return self.received(head),
                 Err(error) => {
-                    let late = !upstream.retry_timeout.is_zero() && began.elapsed() >= upstream.retry_timeout;
-                    if left == 0 || late || !self.may_retry(&error) {
+                    self.note_failure(&error);
+                    if left == 0 || !self.may_retry(&error) {
                         return Err(error);
                     }
+                    if !upstream.retry_timeout.is_zero() && began.elapsed() > upstream.retry_timeout {
+                        tracing::warn!(%error, node = &*node.label, "no time is left for another node");
+                        return Ok(self.own(reply::error(StatusCode::BAD_GATEWAY)));
+                    }
                     tracing::debug!(%error, node = &*node.label, "trying another node");
-                    self.note_end();
                     self.link = None;
                     left -= 1;
-                    failure = Some(error);
+                    again = true;
                 }
             }
         }
@@ -152,6 +157,14 @@ impl Exchange {
             attempt.connected = Some(elapsed.saturating_sub(self.attempted));
         }
         Ok(h1::Connection::new(stream, self.client.worker.timers.timer()))
+    }
+
+    /// The attempt came to nothing; if that was the node's doing, it is remembered.
+    fn note_failure(&mut self, error: &h1::Error) {
+        self.note_end();
+        if let (Some(status), Some(attempt)) = (super::gateway_status(error), self.ctx.attempts.last_mut()) {
+            attempt.fail(status);
+        }
     }
 
     /// nginx's `proxy_next_upstream error timeout`: another node, unless the request may have been acted upon.

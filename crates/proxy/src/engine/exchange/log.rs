@@ -55,6 +55,10 @@ impl Exchange {
             self.note_end();
             self.release();
         }
+        let status = self.ctx.response.status;
+        if let Some(attempt) = self.ctx.attempts.last_mut() {
+            attempt.finish(status);
+        }
         let worker = &self.client.worker;
         let log = worker.config().access_log.clone();
         let request = head_size(&self.ctx.request.headers) + self.ctx.request.target().len() as u64 + 16;

@@ -1,48 +1,85 @@
 //! Consistent hashing: a key stays with its node while others come and go.
+//!
+//! The rule to know: point for point this is the ring of APISIX (lua-resty-chash) and of nginx's `hash … consistent`,
+//! so gateways of either kind send a key to the same node.
 
-use std::sync::Arc;
-
-use super::{Node, gcd};
-
-/// Points on the ring for a node of the least weight.
+/// Points for a node of the least weight.
 const POINTS: u64 = 160;
-/// Points on a ring, as far as weights allow: heavier ones share fewer.
-const MOST: u64 = 40_000;
+/// Points on a ring, 16 MiB of them. Beyond that nodes get their share of so many, and the ring is our own.
+const MOST: u64 = 1 << 21;
 
-/// Nodes on a ring of hashes. Every gateway with the same nodes makes the same ring.
-pub(super) struct Ring(Box<[(u64, usize)]>);
+/// Nodes on a ring of hashes.
+pub(super) struct Ring(Box<[Point]>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Point {
+    hash: u32,
+    node: u32,
+}
 
 impl Ring {
-    pub fn new(level: &[usize], nodes: &[Arc<Node>]) -> Self {
-        let weight = |at: usize| u64::from(nodes[at].weight);
-        let common = level.iter().map(|&at| weight(at)).fold(0, gcd).max(1);
-        let units: u64 = level.iter().map(|&at| weight(at) / common).sum();
-        let mut points = Vec::new();
-        for &at in level {
-            let units_of_this = weight(at) / common;
-            let share = (POINTS * units_of_this).min(MOST * units_of_this / units.max(1));
-            points.extend((0..share.max(1)).map(|point| {
-                let seed = format!("{}#{point}", nodes[at].label);
-                (hash(seed.as_bytes()), at)
-            }));
+    /// `nodes`: the number of each, its `host:port` and its weight, which is divided by what all have in common.
+    pub fn new<'a>(nodes: impl Iterator<Item = (usize, &'a str, u64)>) -> Self {
+        let nodes: Vec<_> = nodes.collect();
+        let units: u64 = nodes.iter().map(|(.., weight)| weight).sum();
+        let share = |weight: u64| match units.saturating_mul(POINTS) {
+            ..=MOST => weight * POINTS,
+            _ => u64::try_from(u128::from(weight) * u128::from(MOST) / u128::from(units)).unwrap_or(MOST),
+        };
+        let mut points = Vec::with_capacity(nodes.iter().map(|(.., weight)| share(*weight) as usize).sum());
+        for (at, name, weight) in nodes {
+            let node = u32::try_from(at).unwrap_or(u32::MAX);
+            points.extend(hashes(name).take(share(weight) as usize).map(|hash| Point { hash, node }));
         }
         points.sort_unstable();
         Self(points.into())
     }
 
-    pub fn pick(&self, key: &[u8], tried: impl Fn(usize) -> bool) -> Option<usize> {
-        let hash = hash(key);
-        let (before, from) = self.0.split_at(self.0.partition_point(|(point, _)| *point < hash));
-        from.iter().chain(before).map(|(_, at)| *at).find(|at| !tried(*at))
+    /// The node of the first point from the key's on whose node is not `out`.
+    pub fn pick(&self, key: &[u8], out: impl Fn(usize) -> bool) -> Option<usize> {
+        let hash = crc32fast::hash(key);
+        let (before, from) = self.0.split_at(self.0.partition_point(|point| point.hash < hash));
+        from.iter().chain(before).map(|point| point.node as usize).find(|at| !out(*at))
     }
 }
 
-/// FNV-1a with a final mix: the same in every process and on every machine.
-fn hash(bytes: &[u8]) -> u64 {
-    let fnv = bytes
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
-    let mixed = (fnv ^ (fnv >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    let mixed = (mixed ^ (mixed >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    mixed ^ (mixed >> 33)
+/// The points of a node: each is the hash of its name and of the point before.
+fn hashes(name: &str) -> impl Iterator<Item = u32> {
+    let mut base = crc32fast::Hasher::new();
+    base.update(name.replace(':', "\0").as_bytes());
+    let mut last = 0_u32;
+    std::iter::repeat_with(move || {
+        let mut next = base.clone();
+        next.update(&last.to_le_bytes());
+        last = next.finalize();
+        last
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ring(nodes: &[(&str, u64)]) -> Ring {
+        Ring::new(nodes.iter().enumerate().map(|(at, (name, weight))| (at, *name, *weight)))
+    }
+
+    /// Figures that lua-resty-balancer's own suite states.
+    #[test]
+    fn shares_are_those_of_lua_resty_chash() {
+        let ring = ring(&[("server1", 10), ("server2", 2), ("server3", 1)]);
+        assert_eq!(ring.0.len(), 2080);
+        let mut counts = [0; 3];
+        for key in 1..=100_000 {
+            counts[ring.pick(key.to_string().as_bytes(), |_| false).unwrap()] += 1;
+        }
+        assert_eq!(counts, [77_075, 14_743, 8_182]);
+    }
+
+    #[test]
+    fn weights_of_any_size_make_a_ring_of_bounded_size() {
+        let ring = ring(&[("a:1", u64::from(u32::MAX)), ("b:1", 3_000_000_000), ("c:1", 0)]);
+        assert!(ring.0.len() as u64 <= MOST && ring.0.len() as u64 >= MOST - 2);
+        assert!(ring.0.iter().all(|point| point.node < 2));
+    }
 }
