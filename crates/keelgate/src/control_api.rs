@@ -68,7 +68,13 @@ pub fn router(view: Arc<View>) -> Router {
         .merge(health::router())
         .with_state(view.clone())
         .merge(apisix::router(view))
-        .fallback(|| async { error(StatusCode::NOT_FOUND, "404 Route Not Found") })
+        .fallback(not_found)
+        // As in APISIX, where a method is part of a route.
+        .method_not_allowed_fallback(not_found)
+}
+
+async fn not_found() -> Response {
+    error(StatusCode::NOT_FOUND, "404 Route Not Found")
 }
 
 /// The status API. APISIX's paths and answers.

@@ -1,6 +1,6 @@
 //! What choosing a node costs, by type and number of nodes.
 //!
-//! `cargo bench -p proxy --bench balance [-- NODES…]` prints nanoseconds.
+//! `cargo bench -p proxy --bench balance [-- NODES… TYPES…]` prints nanoseconds.
 
 #![allow(clippy::print_stdout, reason = "it prints what it measures")]
 #![allow(clippy::unwrap_used, reason = "a bench may panic")]
@@ -17,11 +17,15 @@ use proxy::{
 use serde_json::Map;
 
 const ROUNDS: u32 = 20_000;
+const KINDS: [&str; 4] = ["roundrobin", "chash", "least_conn", "ewma"];
 
 fn main() {
     let sizes: Vec<usize> = std::env::args().filter_map(|arg| arg.parse().ok()).collect();
+    let asked: Vec<String> = std::env::args().filter(|arg| KINDS.contains(&&**arg)).collect();
     for nodes in if sizes.is_empty() { vec![10, 100, 1000, 10_000] } else { sizes } {
-        for kind in ["roundrobin", "chash", "least_conn", "ewma"] {
+        for kind in
+            KINDS.into_iter().filter(|kind| asked.is_empty() || asked.iter().any(|asked| asked == kind))
+        {
             let plan = plan(kind, nodes);
             let upstream = Arc::clone(plan.upstream("u").unwrap());
             let contexts: Vec<Ctx> =

@@ -9,11 +9,11 @@ use axum::{
     routing::{get, post, put},
 };
 use http::StatusCode;
-use model::{Key, Kind, Resource, Snapshot, resource::Upstream};
+use model::{Key, Kind, Resource, Snapshot, resource::Upstream, schema::Checker};
 use serde_json::{Map, Value, json};
 
 use super::{Parts, View, error};
-use crate::settings::SourceFrom;
+use crate::{planes, settings::SourceFrom};
 
 /// The folders that can be listed, and the word for one of them.
 const SHOWN: [(Kind, &str, &str); 3] = [
@@ -62,20 +62,34 @@ pub fn full_key(parts: &Parts, key: &Key) -> String {
 fn list(view: &View, kind: Kind) -> Response {
     let parts = view.parts();
     let snapshot = snapshot(&parts);
-    Json(snapshot.of(kind).map(|resource| shown(&parts, resource)).collect::<Vec<_>>()).into_response()
+    let checker = checker(&parts);
+    let shown = |resource| shown(&parts, checker.as_ref(), resource);
+    Json(snapshot.of(kind).map(|resource| shown(resource)).collect::<Vec<_>>()).into_response()
 }
 
 fn show(view: &View, kind: Kind, id: &str) -> Response {
     let parts = view.parts();
     match snapshot(&parts).get(&Key::new(kind, id)) {
-        Some(resource) => Json(shown(&parts, resource)).into_response(),
+        Some(resource) => Json(shown(&parts, checker(&parts).as_ref(), resource)).into_response(),
         None => error(StatusCode::NOT_FOUND, &format!("{}[{id}] not found", kind.singular())),
     }
 }
 
-/// A resource as APISIX's workers hold it.
-fn shown(parts: &Parts, resource: &Resource) -> Value {
+/// Knows the defaults of what is not written.
+fn checker(parts: &Parts) -> Option<Checker> {
+    Checker::new(planes::plugin_facts(&parts.settings)).ok()
+}
+
+/// A resource as APISIX's workers hold it, with its defaults.
+fn shown(parts: &Parts, checker: Option<&Checker>, resource: &Resource) -> Value {
     let mut value: Value = serde_json::from_str(&resource.value).unwrap_or(Value::Null);
+    let mut filled = value.clone();
+    if checker.is_some_and(|checker| checker.fill(resource.key.kind, &mut filled).is_ok()) {
+        value = filled;
+    }
+    if let Some(members) = value.as_object_mut() {
+        members.insert("id".to_owned(), (*resource.key.id).into());
+    }
     list_nodes(&mut value);
     if let Some(inline) = value.get_mut("upstream") {
         list_nodes(inline);
@@ -133,7 +147,7 @@ async fn schema(State(view): State<Arc<View>>) -> Json<Value> {
         .into_iter()
         .map(|kind| (kind.singular().replace(' ', "_"), model::schema::of(kind).clone()))
         .collect();
-    let plugins: Map<String, Value> = crate::planes::specs(&parts.settings)
+    let plugins: Map<String, Value> = planes::specs(&parts.settings)
         .map(|spec| {
             let facts = spec.facts;
             let mut entry = json!({"priority": facts.priority, "version": 0.1, "schema": (facts.schema)()});

@@ -359,7 +359,7 @@ pub fn specs(settings: &Settings) -> impl Iterator<Item = &'static Spec> {
 }
 
 /// The same, as the control plane knows them: each list is made once, for the life of the process.
-fn plugin_facts(settings: &Settings) -> &'static [PluginFacts] {
+pub fn plugin_facts(settings: &Settings) -> &'static [PluginFacts] {
     static MADE: Mutex<Vec<&'static [PluginFacts]>> = Mutex::new(Vec::new());
     let facts: Vec<PluginFacts> = specs(settings).map(|spec| spec.facts).collect();
     let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);

@@ -181,15 +181,23 @@ fn least(members: &[Member], out: impl Fn(usize) -> bool) -> Option<&Member> {
 
 /// Of two taken by chance the one that answered faster of late. Weights don't count, as in APISIX.
 fn fastest(members: &[Member], out: impl Fn(usize) -> bool) -> Option<&Member> {
-    let left = || members.iter().filter(|member| !out(member.at));
-    let count = left().count();
-    if count < 2 {
-        return left().next();
-    }
+    /// Draws before those that are left are looked for one by one.
+    const DRAWS: usize = 16;
+    let open = |member: &&Member| !out(member.at);
     let mut chance = rand::rng();
-    let (one, other) = (chance.random_range(0..count), chance.random_range(0..count - 1));
-    let other = other + usize::from(other >= one);
-    let (one, other) = (left().nth(one)?, left().nth(other)?);
+    let mut draw = |but: Option<&Member>| {
+        let drawn = (0..DRAWS).filter_map(|_| members.get(chance.random_range(0..members.len())));
+        drawn.filter(open).find(|member| but.is_none_or(|but| but.at != member.at))
+    };
+    let one = draw(None);
+    let (one, other) = match (one, draw(one)) {
+        (Some(one), Some(other)) => (one, other),
+        _ => {
+            let mut left = members.iter().filter(open);
+            let one = left.next()?;
+            (one, left.next().unwrap_or(one))
+        }
+    };
     Some(if one.load.score() > other.load.score() { other } else { one })
 }
 

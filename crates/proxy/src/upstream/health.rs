@@ -11,6 +11,7 @@ mod watch;
 
 use std::{
     collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{
@@ -150,8 +151,12 @@ impl Health {
         self.targets.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// From now on these nodes are checked; those that were before keep their health.
+    /// From now on these nodes are checked; those that were before keep their health. No nodes change nothing: they
+    /// may just not be known yet.
     fn follow(&self, nodes: &[Arc<Node>]) -> Box<[Arc<Target>]> {
+        if nodes.is_empty() {
+            return Box::default();
+        }
         let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         let known: FxHashMap<&Id, &Arc<Target>> = targets.iter().map(|target| (&target.id, target)).collect();
         let mut followed: FxHashMap<Id, Arc<Target>> = FxHashMap::default();
@@ -173,16 +178,22 @@ impl Health {
 
     fn id(&self, node: &Node) -> Id {
         let checks = &self.how.checks;
-        let is_name = node.address.is_none();
+        let bare = node.host.trim_start_matches('[').trim_end_matches(']');
+        let is_name = bare.parse::<IpAddr>().is_err();
+        let ip = match node.address.map(|address| address.ip()) {
+            Some(IpAddr::V4(ip)) if is_name => ip.to_string().into(),
+            Some(IpAddr::V6(ip)) if is_name => format!("[{ip}]").into(),
+            _ => Arc::clone(&node.host),
+        };
         Id {
-            ip: Arc::clone(&node.host),
+            hostname: checks.host.as_deref().map_or_else(|| Arc::clone(&ip), Into::into),
+            ip,
             port: checks.port.unwrap_or(node.port),
-            hostname: checks.host.as_deref().map_or_else(|| Arc::clone(&node.host), Into::into),
             header: self.how.host.clone().or_else(|| is_name.then(|| Arc::clone(&node.host))),
         }
     }
 
-    fn address(&self, node: &Node) -> Option<std::net::SocketAddr> {
+    fn address(&self, node: &Node) -> Option<SocketAddr> {
         let mut address = node.address?;
         address.set_port(self.how.checks.port.unwrap_or(node.port));
         Some(address)

@@ -108,3 +108,19 @@ fn nodes_that_come_down_to_one_target_share_it() {
     assert_eq!((targets.len(), targets[0].address), (1, Some("10.0.0.1:81".parse().unwrap())));
     assert_eq!(&*targets[0].id.hostname, "up.test");
 }
+
+#[test]
+fn a_node_that_is_a_name_is_asked_for_by_it() {
+    let checkers = Checkers::default();
+    let health = checkers.take(&"u".into(), how(&json!({"active": {}}))).unwrap();
+    let resolved = Node { address: Some("10.0.0.1:80".parse().unwrap()), ..Node::new("up.test", 80, 1, 0) };
+    for (node, ip, header) in [
+        (Node::new("10.0.0.1", 80, 1, 0), "10.0.0.1", None),
+        (Node::new("[::1]", 80, 1, 0), "[::1]", None),
+        (Node::new("up.test", 80, 1, 0), "up.test", Some("up.test")),
+        (resolved, "10.0.0.1", Some("up.test")),
+    ] {
+        let id = health.id(&node);
+        assert_eq!((&*id.ip, &*id.hostname, id.header.as_deref()), (ip, ip, header));
+    }
+}
