@@ -50,7 +50,7 @@ fn main() -> Result<()> {
     shared.plan.store(Arc::new(plan));
     let address = (Ipv4Addr::LOCALHOST, port).into();
     let mut config = Config { workers: 1, ..Config::default() };
-    config.listeners.push(Listener { address, tls, http2: tls });
+    config.listeners.push(Listener { tls, http2: tls, ..Listener::at(address) });
     config.fallback_sni = Some("localhost".into());
     if let Some(file) = env::var_os("BARE_LOG") {
         config.access_log = Some(Arc::new(Format::new(DEFAULT_FORMAT, Escape::Default, 16 * 1024)));

@@ -41,8 +41,10 @@ pub struct Ctx {
     /// Response headers that plugins set before there is a response: they join it before header_filter, whoever
     /// makes it.
     pub preset: HeaderMap,
-    /// The client, after `real-ip`.
+    /// The client, as the proxies before us say if they are ours.
     pub client: SocketAddr,
+    /// Whoever is at the other end of the connection.
+    pub peer: SocketAddr,
     /// Our end of the connection.
     pub server: SocketAddr,
     pub started: Instant,
@@ -155,6 +157,7 @@ impl Ctx {
             response: ResponseHead::default(),
             preset: HeaderMap::new(),
             client,
+            peer: client,
             server,
             started: Instant::now(),
             tls: None,

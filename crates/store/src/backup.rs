@@ -11,6 +11,8 @@ use crate::bucket;
 pub use crate::bucket::Buckets;
 
 mod api7;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod history;
 mod layout;
 mod part;

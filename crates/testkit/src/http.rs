@@ -14,7 +14,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
@@ -77,6 +77,8 @@ pub struct Options {
     pub ca: Option<String>,
     /// What to show a server that asks for a certificate.
     pub client: Option<crate::certs::Pair>,
+    /// Bytes to send before anything else: a header of the PROXY protocol.
+    pub before: Vec<u8>,
 }
 
 /// One connection, kept alive.
@@ -112,8 +114,9 @@ impl Client {
                 Some(address) => TcpStream::connect(address).await,
                 None => TcpStream::connect((host.as_str(), port)).await,
             };
-            let stream = stream.with_context(|| format!("no connection to {authority}"))?;
+            let mut stream = stream.with_context(|| format!("no connection to {authority}"))?;
             stream.set_nodelay(true)?;
+            stream.write_all(&options.before).await?;
             if scheme != "https" {
                 return Ok((Sender::open(stream, options.http2).await?, None));
             }

@@ -90,11 +90,20 @@ fn bucket(fallback: &FallbackSettings) -> anyhow::Result<source::bucket::Config>
 
 /// What the engine is told; `held` are the addresses it listens on already.
 pub fn engine_config(proxy: &ProxySettings, held: &dyn Fn(SocketAddr) -> bool) -> engine::Config {
-    let listener =
-        |listener: &Listener, tls| engine::Listener { address: listener.address, tls, http2: proxy.http2 };
-    let plain = proxy.listen.iter().map(|one| listener(one, false));
+    let plain = |address| engine::Listener { http2: proxy.http2, ..engine::Listener::at(address) };
+    let tls = |address| engine::Listener { tls: true, ..plain(address) };
     let usable = |one: &&Listener| one.explicit || held(one.address) || is_free(one);
-    let tls = proxy.tls_listen.iter().filter(usable).map(|one| listener(one, true));
+    let all = |listeners: &[Listener], made: &dyn Fn(SocketAddr) -> engine::Listener| -> Vec<_> {
+        listeners.iter().filter(usable).map(|one| made(one.address)).collect()
+    };
+    let proxied = |listener| engine::Listener { proxy_protocol: true, ..listener };
+    let listeners = [
+        all(&proxy.listen, &plain),
+        all(&proxy.tls_listen, &tls),
+        all(&proxy.proxied_listen, &|address| proxied(plain(address))),
+        all(&proxy.proxied_tls_listen, &|address| proxied(tls(address))),
+    ]
+    .concat();
     let http = &proxy.http;
     let escape = match http.access_log_format_escape {
         Escape::Default => access_log::Escape::Default,
@@ -107,9 +116,14 @@ pub fn engine_config(proxy: &ProxySettings, held: &dyn Fn(SocketAddr) -> bool) -
     let format =
         access_log::Format::new(format.as_deref().unwrap_or(access_log::DEFAULT_FORMAT), escape, block);
     engine::Config {
-        listeners: plain.chain(tls).collect(),
+        listeners,
         workers: proxy.workers,
-        limits: engine::Limits { body: http.client_max_body_size.0, ..engine::Config::default().limits },
+        limits: engine::Limits {
+            head: http.large_client_header_buffers.total(),
+            line: http.large_client_header_buffers.size,
+            body: http.client_max_body_size.0,
+            ..engine::Config::default().limits
+        },
         timeouts: engine::Timeouts {
             keepalive: http.keepalive_timeout.0,
             client_header: http.client_header_timeout.0,
@@ -125,17 +139,23 @@ pub fn engine_config(proxy: &ProxySettings, held: &dyn Fn(SocketAddr) -> bool) -
             "APISIX"
         })),
         trusted: proxy.trusted_addresses.clone(),
+        real_ip: proxy.real_ip.clone(),
+        underscores: http.underscores_in_headers.0,
         show_upstream_status: proxy.show_upstream_status,
         fallback_sni: proxy.fallback_sni.as_deref().map(Into::into),
     }
 }
 
-/// Whether a default address can be had; where a neighbour has it, we go on without.
+/// Whether a default address can be had; where a neighbour has it, or there is no IPv6, we go on without.
 fn is_free(listener: &Listener) -> bool {
-    match std::net::TcpListener::bind(listener.address) {
-        Ok(_) => true,
+    match engine::can_listen(listener.address) {
+        Ok(()) => true,
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-            tracing::warn!("{} is taken; going on without TLS (set apisix.ssl.listen)", listener.address);
+            tracing::warn!("{} is taken; going on without it", listener.address);
+            false
+        }
+        Err(error) if listener.address.is_ipv6() => {
+            tracing::debug!(%error, address = %listener.address, "going on without it");
             false
         }
         // It is told with its reason when the engine tries.

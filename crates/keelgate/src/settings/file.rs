@@ -6,7 +6,7 @@ use std::{net::IpAddr, path::PathBuf};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::values::{Listen, OneOrMany, Share, Size, Time, Workers};
+use super::values::{Buffers, Listen, OneOrMany, Share, Size, Switch, Time, Workers};
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -27,8 +27,10 @@ pub struct File {
 pub struct Apisix {
     /// Default: 9080.
     pub node_listen: Option<OneOrMany<Listen>>,
+    pub proxy_protocol: ProxyProtocol,
     /// Default: true, as the other switches.
     pub enable_admin: bool,
+    pub enable_ipv6: bool,
     pub enable_http2: bool,
     pub enable_server_tokens: bool,
     pub show_upstream_status_in_response_header: bool,
@@ -49,7 +51,9 @@ impl Default for Apisix {
     fn default() -> Self {
         Self {
             node_listen: None,
+            proxy_protocol: ProxyProtocol::default(),
             enable_admin: true,
+            enable_ipv6: true,
             enable_http2: true,
             enable_server_tokens: true,
             show_upstream_status_in_response_header: false,
@@ -63,6 +67,14 @@ impl Default for Apisix {
             trusted_addresses: None,
         }
     }
+}
+
+/// Listeners behind a load balancer that speaks the PROXY protocol.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ProxyProtocol {
+    pub listen_http_port: Option<u16>,
+    pub listen_https_port: Option<u16>,
 }
 
 /// An address of which either half may be left out.
@@ -165,6 +177,16 @@ pub struct NginxHttp {
     pub client_max_body_size: Size,
     /// Between two writes of a response. Default: 10 s.
     pub send_timeout: Time,
+    /// So many lines of a request's head, each of so many bytes. nginx's, and its default: `4 8k`.
+    pub large_client_header_buffers: Buffers,
+    /// Default: on.
+    pub underscores_in_headers: Switch,
+    /// Default: `X-Real-IP`.
+    pub real_ip_header: String,
+    /// Default: off.
+    pub real_ip_recursive: Switch,
+    /// Addresses and ranges. Default: 127.0.0.1; `unix:` is said of nobody.
+    pub real_ip_from: Option<Vec<String>>,
 }
 
 impl Default for NginxHttp {
@@ -180,6 +202,11 @@ impl Default for NginxHttp {
             client_body_timeout: Time::secs(60),
             client_max_body_size: Size(0),
             send_timeout: Time::secs(10),
+            large_client_header_buffers: Buffers { number: 4, size: 8192 },
+            underscores_in_headers: Switch(true),
+            real_ip_header: "X-Real-IP".into(),
+            real_ip_recursive: Switch(false),
+            real_ip_from: Some(vec!["127.0.0.1".into()]),
         }
     }
 }

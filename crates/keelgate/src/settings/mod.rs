@@ -212,6 +212,9 @@ pub struct ProxySettings {
     pub listen: Vec<Listener>,
     /// `apisix.ssl.listen`. Default: 0.0.0.0:9443, if it can be had.
     pub tls_listen: Vec<Listener>,
+    /// `apisix.proxy_protocol.listen_http_port` and `listen_https_port`. Default: none.
+    pub proxied_listen: Vec<Listener>,
+    pub proxied_tls_listen: Vec<Listener>,
     /// Over TLS by ALPN, without TLS from whoever begins with its preface. Default: true.
     pub http2: bool,
     /// `nginx_config.worker_processes`. Default: one per core.
@@ -232,6 +235,8 @@ pub struct ProxySettings {
     pub trusted_certificate: Option<PathBuf>,
     /// Peers whose `X-Forwarded-*` are believed.
     pub trusted_addresses: Vec<ipnet::IpNet>,
+    /// Who the client is behind proxies of ours.
+    pub real_ip: Option<proxy::engine::RealIp>,
     /// `X-APISIX-Upstream-Status` on every response.
     pub show_upstream_status: bool,
     /// Not `apisix.disable_upstream_healthcheck`. Default: true.

@@ -96,11 +96,11 @@ fn every_contradiction_is_told_at_once() {
 
 #[test]
 fn keys_that_do_nothing_are_told_with_their_path() {
-    let loaded = parsed("apisix:\n  enable_ipv6: true\n  node_listen: 9080\nnginx_config:\n  event:\n    worker_connections: 10620\n").unwrap();
+    let loaded = parsed("apisix:\n  enable_reuseport: true\n  node_listen: 9080\nnginx_config:\n  event:\n    worker_connections: 10620\n").unwrap();
     assert_eq!(
         loaded.warnings,
         [
-            "/srv/gate/conf/config.yaml:2: apisix.enable_ipv6: this key is not used by Keelgate",
+            "/srv/gate/conf/config.yaml:2: apisix.enable_reuseport: this key is not used by Keelgate",
             "/srv/gate/conf/config.yaml:5: nginx_config.event: this key is not used by Keelgate",
         ]
     );
@@ -113,7 +113,7 @@ fn variables_and_apisix_forms_of_listeners_are_read() {
     let loaded = parse(text, Path::new("conf/config.yaml"), &env).unwrap();
     let listen: Vec<String> =
         loaded.settings.proxy.unwrap().listen.iter().map(|listener| listener.address.to_string()).collect();
-    assert_eq!(listen, ["0.0.0.0:9777", "0.0.0.0:9081", "127.0.0.2:9082"]);
+    assert_eq!(listen, ["0.0.0.0:9777", "[::]:9777", "0.0.0.0:9081", "[::]:9081", "127.0.0.2:9082"]);
 }
 
 #[test]
@@ -133,4 +133,42 @@ fn a_default_listener_gives_way_to_what_is_written() {
     assert_eq!(loaded.warnings.len(), 2, "{:?}", loaded.warnings);
     // Not so the Admin API.
     assert!(refusal("apisix:\n  node_listen: 9180\n").contains("9180 is also the address of"));
+}
+
+#[test]
+fn whom_the_proxy_believes_is_apisixs_unless_written() {
+    let default = settings("#\n").proxy.unwrap();
+    let real_ip = default.real_ip.unwrap();
+    assert_eq!(real_ip.from, ["127.0.0.1/32".parse().unwrap()]);
+    assert_eq!(real_ip.said_by, proxy::engine::SaidBy::Field("x-real-ip".parse().unwrap()));
+    assert!(default.http.underscores_in_headers.0 && default.proxied_listen.is_empty());
+    let written = settings(
+        "apisix:\n  enable_ipv6: false\n  proxy_protocol: {listen_http_port: 9181, listen_https_port: 9182}\n\
+         nginx_config:\n  http:\n    underscores_in_headers: off\n    large_client_header_buffers: 2 16k\n    \
+         real_ip_header: proxy_protocol\n    real_ip_recursive: \"on\"\n    real_ip_from: [\"unix:\", 10.0.0.0/8]\n",
+    )
+    .proxy
+    .unwrap();
+    let real_ip = written.real_ip.unwrap();
+    assert_eq!(real_ip.from, ["10.0.0.0/8".parse().unwrap()]);
+    assert!(real_ip.recursive && real_ip.said_by == proxy::engine::SaidBy::ProxyProtocol);
+    assert!(!written.http.underscores_in_headers.0);
+    assert_eq!(written.http.large_client_header_buffers.total(), 32 * 1024);
+    assert_eq!(written.proxied_listen[0].address, "0.0.0.0:9181".parse().unwrap());
+    assert_eq!(written.proxied_tls_listen[0].address, "0.0.0.0:9182".parse().unwrap());
+    assert!(settings("nginx_config:\n  http:\n    real_ip_from: null\n").proxy.unwrap().real_ip.is_none());
+    for (key, value) in [
+        ("real_ip_from", "[lb.internal]"),
+        ("real_ip_header", "a b"),
+        ("underscores_in_headers", "perhaps"),
+        ("large_client_header_buffers", "8k"),
+    ] {
+        let refused = refusal(&format!("nginx_config:\n  http:\n    {key}: {value}\n"));
+        assert!(
+            refused.starts_with(&format!("/srv/gate/conf/config.yaml:3: nginx_config.http.{key}: ")),
+            "{refused}"
+        );
+    }
+    let refused = refusal("apisix:\n  trusted_addresses: []\n");
+    assert!(refused.contains(":2: apisix.trusted_addresses: it is empty"), "{refused}");
 }

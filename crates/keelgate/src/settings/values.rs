@@ -56,22 +56,72 @@ impl<'de> Deserialize<'de> for Time {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size(pub u64);
 
+/// Reads nginx's notation of sizes.
+fn parse_size(text: &str) -> Option<u64> {
+    let lower = text.trim().to_ascii_lowercase();
+    let (number, unit) = match lower.as_bytes().last() {
+        Some(b'k') => (&lower[..lower.len() - 1], 1 << 10),
+        Some(b'm') => (&lower[..lower.len() - 1], 1 << 20),
+        Some(b'g') => (&lower[..lower.len() - 1], 1 << 30),
+        _ => (lower.as_str(), 1_u64),
+    };
+    number.parse::<u64>().ok()?.checked_mul(unit)
+}
+
 impl<'de> Deserialize<'de> for Size {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = from.deserialize_any(Scalar("a size such as 4096, 64k or 10m"))?;
-        let lower = text.trim().to_ascii_lowercase();
-        let (number, unit) = match lower.as_bytes().last() {
-            Some(b'k') => (&lower[..lower.len() - 1], 1 << 10),
-            Some(b'm') => (&lower[..lower.len() - 1], 1 << 20),
-            Some(b'g') => (&lower[..lower.len() - 1], 1 << 30),
-            _ => (lower.as_str(), 1_u64),
-        };
-        number
-            .parse::<u64>()
-            .ok()
-            .and_then(|number| number.checked_mul(unit))
+        parse_size(&text)
             .map(Self)
             .ok_or_else(|| de::Error::custom(format!("`{text}` is not a size such as 4096, 64k or 10m")))
+    }
+}
+
+/// nginx's `on` or `off`; YAML may have made a boolean of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Switch(pub bool);
+
+impl<'de> Deserialize<'de> for Switch {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = from.deserialize_any(Scalar("`on` or `off`"))?;
+        match text.trim() {
+            "on" | "true" => Ok(Self(true)),
+            "off" | "false" => Ok(Self(false)),
+            other => Err(de::Error::custom(format!("`{other}` is neither `on` nor `off`"))),
+        }
+    }
+}
+
+/// nginx's number and size of buffers: `4 8k`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buffers {
+    pub number: usize,
+    pub size: usize,
+}
+
+impl Buffers {
+    /// All of them together.
+    pub const fn total(self) -> usize {
+        self.number * self.size
+    }
+}
+
+impl<'de> Deserialize<'de> for Buffers {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        /// No head is larger, however it is cut.
+        const MOST: u64 = 256 << 10;
+        let text = from.deserialize_any(Scalar("a number and a size such as `4 8k`"))?;
+        let read = || {
+            let (number, size) = text.trim().split_once(char::is_whitespace)?;
+            let (number, size) = (number.parse::<u64>().ok()?, parse_size(size)?);
+            let fits = number > 0 && size >= 64 && number.checked_mul(size)? <= MOST;
+            fits.then_some(Self { number: usize::try_from(number).ok()?, size: usize::try_from(size).ok()? })
+        };
+        read().ok_or_else(|| {
+            de::Error::custom(format!(
+                "`{text}` is not a number and a size such as `4 8k`, up to 256k together"
+            ))
+        })
     }
 }
 

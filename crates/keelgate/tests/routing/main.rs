@@ -9,10 +9,12 @@
 //! | TLS, HTTP/2, WebSocket, bodies that stream | `protocols.rs` |
 //! | gRPC | `grpc.rs` |
 //! | what a client is told when it fails | `failures.rs` |
+//! | who the client is, behind proxies of ours | `clients.rs` |
 //!
 //! The one rule: a change is in force when a route written after it answers; see [`Node::settled`].
 #![allow(clippy::unwrap_used, reason = "test code: a panic is how it fails")]
 
+mod clients;
 mod failures;
 mod grpc;
 mod health;

@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -29,13 +29,16 @@ use tokio_rustls::server::TlsStream;
 
 use super::{
     config::Listener,
-    exchange,
+    exchange::{self, farewell},
     io::{Downstream, Watched},
+    proxy_protocol::{self, Addresses},
+    reply,
     timer::Timer,
     tunnel::Tunnel,
     worker::Worker,
 };
 use crate::{
+    ctx::Ctx,
     status::{Connection, State},
     tls::{Handshake, Offer},
 };
@@ -52,6 +55,8 @@ pub struct Client {
     pub peer_text: HeaderValue,
     /// Our port, as `X-Forwarded-Port` has it.
     pub port_text: HeaderValue,
+    /// What a load balancer in front of us says of the connection.
+    pub announced: Option<Addresses>,
     /// Set by a request that ends HTTP on this connection.
     pub tunnel: RefCell<Option<Tunnel>>,
     /// For as long as the client must do something.
@@ -69,6 +74,10 @@ pub struct Client {
     in_head: Cell<bool>,
     /// Whether the client does not take what we write.
     blocked: Cell<bool>,
+    /// Whether all answers have gone out. What is written then is hyper's own word on a head it can't read.
+    settled: Cell<bool>,
+    /// The status of that word, which is kept back and said as we say it.
+    unreadable: Cell<Option<StatusCode>>,
     counted: Connection,
 }
 
@@ -78,6 +87,7 @@ impl Client {
         self.active.set(self.active.get() + 1);
         self.begun.set(self.begun.get().wrapping_add(1));
         self.in_head.set(false);
+        self.settled.set(false);
         self.timer.disarm();
         self.counted.is(State::Writing);
     }
@@ -122,11 +132,66 @@ impl Client {
     }
 }
 
+impl Client {
+    /// Everything written before has gone out.
+    pub fn has_flushed(&self) {
+        if self.active.get() == 0 {
+            self.settled.set(true);
+        }
+    }
+
+    /// Whether `words` are hyper's own, to be said as we say it instead.
+    pub fn keeps_back(&self, words: &[u8]) -> bool {
+        if !self.settled.get() || self.http2.get() {
+            return false;
+        }
+        let status = words.strip_prefix(b"HTTP/1.").and_then(|rest| rest.get(2..5));
+        let status = status.and_then(|status| StatusCode::from_bytes(status).ok());
+        self.unreadable.set(status.or(Some(StatusCode::BAD_REQUEST)));
+        true
+    }
+
+    /// Whether such words wait to be said.
+    pub fn has_kept_back(&self) -> bool {
+        self.unreadable.get().is_some()
+    }
+
+    /// Tells plugins and the log what the load balancer says.
+    pub fn announce(&self, ctx: &mut Ctx) {
+        let Some(Addresses { source, destination }) = self.announced else { return };
+        ctx.set_var("proxy_protocol_addr", source.ip().to_string());
+        ctx.set_var("proxy_protocol_port", source.port().to_string());
+        ctx.set_var("proxy_protocol_server_addr", destination.ip().to_string());
+        ctx.set_var("proxy_protocol_server_port", destination.port().to_string());
+    }
+
+    /// The answer to a head that can't be read.
+    fn unreadable(&self) -> Option<Vec<u8>> {
+        let config = self.worker.config();
+        let reply = match self.unreadable.take()? {
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => reply::head_too_large(),
+            other => reply::error(other),
+        };
+        tracing::info!(client = %self.peer, status = reply.status.as_u16(), "a request can't be read");
+        let mut headers = reply.headers;
+        headers.extend(farewell(&config));
+        Some(reply::on_the_wire(reply.status, &headers, &reply.body))
+    }
+}
+
 /// Serves a connection to its end.
-pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, listener: Listener) {
+pub async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, listener: Listener) {
     let _ = stream.set_nodelay(true);
     let local = stream.local_addr().unwrap_or(listener.address);
     let counted = worker.counters.connection();
+    let mut announced = None;
+    if listener.proxy_protocol {
+        // Boxed, so that other connections don't carry the room for it.
+        match Box::pin(announcement(&worker, &mut stream, peer)).await {
+            Ok(addresses) => announced = addresses,
+            Err(()) => return,
+        }
+    }
     let mut tls = None;
     let stream = if listener.tls {
         let Some((stream, handshake)) = shake_hands(&worker, stream, peer, listener.http2).await else {
@@ -146,6 +211,7 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, list
         tls,
         peer_text: text(peer.ip().to_canonical().to_string()),
         port_text: text(local.port().to_string()),
+        announced,
         tunnel: RefCell::new(None),
         timer: worker.timers.timer(),
         http2: Cell::new(http2),
@@ -155,6 +221,8 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, list
         closing: Cell::new(false),
         in_head: Cell::new(false),
         blocked: Cell::new(false),
+        settled: Cell::new(true),
+        unreadable: Cell::new(None),
         counted,
         worker,
     });
@@ -192,6 +260,25 @@ async fn shake_hands(
         }
         Err(_) => None,
     }
+}
+
+/// What the load balancer in front of us says, which it must do at once.
+async fn announcement(
+    worker: &Worker,
+    stream: &mut TcpStream,
+    peer: SocketAddr,
+) -> Result<Option<Addresses>, ()> {
+    let limit = worker.config().timeouts.client_header;
+    match timeout(limit, proxy_protocol::read(stream)).await {
+        Ok(Ok(announced)) => return Ok(announced),
+        Ok(Err(error)) => {
+            tracing::warn!(%peer, %error, "a connection has no header of the PROXY protocol; it is closed");
+        }
+        Err(_) => {
+            tracing::warn!(%peer, "no header of the PROXY protocol came in time; the connection is closed");
+        }
+    }
+    Err(())
 }
 
 async fn serve_http1(client: Rc<Client>, stream: Watched) {
@@ -232,19 +319,22 @@ async fn serve_http1(client: Rc<Client>, stream: Watched) {
     let stream = parts.io.into_inner().stream;
     match tunnel {
         Some(tunnel) => Box::pin(tunnel.run(stream, parts.read_buf, &client)).await,
-        None => close(stream, &client).await,
+        None => {
+            let last = client.unreadable().unwrap_or_default();
+            close(stream, &client, &last).await;
+        }
     }
 }
 
-/// We have said that we are done; listens a little more: what the client still sends must not make its kernel throw
-/// away our last response.
-async fn close(mut stream: Downstream, client: &Client) {
+/// We have said that we are done, or do so with `last`; listens a little more: what the client still sends must not
+/// make its kernel throw away our last response.
+async fn close(mut stream: Downstream, client: &Client, last: &[u8]) {
     const LINGER: Duration = Duration::from_secs(5);
     client.timer.arm(Instant::now(), LINGER);
     let mut waste = [0; 1024];
     let drain = async {
         // Where a response broke off, nobody has told the client yet that no more will come.
-        if stream.shutdown().await.is_ok() {
+        if stream.write_all(last).await.is_ok() && stream.shutdown().await.is_ok() {
             while matches!(stream.read(&mut waste).await, Ok(1..)) {}
         }
     };

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use http::HeaderValue;
 use ipnet::IpNet;
 
+use super::real_ip::RealIp;
 use crate::access_log;
 
 /// Settings of the engine. Everything in it may change while it runs.
@@ -25,6 +26,10 @@ pub struct Config {
     pub show_upstream_status: bool,
     /// Peers whose `X-Forwarded-*` are believed. APISIX's `trusted_addresses`.
     pub trusted: Vec<IpNet>,
+    /// Who the client is behind proxies of ours; none: always the peer.
+    pub real_ip: Option<RealIp>,
+    /// Whether fields with underscores in their names count; else they are dropped, as nginx does by itself.
+    pub underscores: bool,
     /// The name taken for TLS clients that say none.
     pub fallback_sni: Option<Arc<str>>,
 }
@@ -36,6 +41,15 @@ pub struct Listener {
     pub tls: bool,
     /// Over TLS offered by ALPN, without TLS expected of whoever begins with its preface.
     pub http2: bool,
+    /// Every connection begins with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
+}
+
+impl Listener {
+    /// Plain HTTP/1.1 there.
+    pub const fn at(address: SocketAddr) -> Self {
+        Self { address, tls: false, http2: false, proxy_protocol: false }
+    }
 }
 
 /// How much a client may send.
@@ -43,6 +57,8 @@ pub struct Listener {
 pub struct Limits {
     /// Bytes of a request's head.
     pub head: usize,
+    /// Bytes of a request line, and of any one field.
+    pub line: usize,
     /// Fields of a request's head.
     pub fields: usize,
     /// Bytes of a request's body; zero: any number.
@@ -69,13 +85,16 @@ impl Default for Config {
         Self {
             listeners: vec![],
             workers: std::thread::available_parallelism().map_or(1, usize::from),
-            limits: Limits { head: 32 * 1024, fields: 100, body: 0 },
+            // nginx's `large_client_header_buffers 4 8k`.
+            limits: Limits { head: 32 * 1024, line: 8 * 1024, fields: 100, body: 0 },
             timeouts: Timeouts::default(),
             access_log: None,
             access_log_file: None,
             server: None,
             show_upstream_status: false,
             trusted: vec![],
+            real_ip: None,
+            underscores: true,
             fallback_sni: None,
         }
     }

@@ -5,8 +5,12 @@
 
 mod begin;
 mod call;
+mod check;
 mod forward;
+mod forwarded;
 mod log;
+
+pub(super) use begin::farewell;
 
 use std::{
     rc::Rc,
@@ -82,7 +86,7 @@ pub async fn serve(client: Rc<Client>, request: Request<Incoming>) -> Result<Res
     client.worker.counters.request();
     let mut exchange = match Exchange::begin(&client, request) {
         Ok(exchange) => exchange,
-        Err(status) => return Ok(begin::refuse(&client, status)),
+        Err(reply) => return Ok(begin::refuse(&client, reply)),
     };
     let answer = match exchange.answer().await {
         Ok(answer) => answer,
@@ -112,7 +116,7 @@ impl Exchange {
             self.body.replace(body);
         }
         if self.body.is_too_large() {
-            return Ok(self.own(reply::error(StatusCode::PAYLOAD_TOO_LARGE)));
+            return Ok(self.last(StatusCode::PAYLOAD_TOO_LARGE));
         }
         let Some(upstream) = self.ctx.upstream.clone() else {
             return Ok(self.own(reply::error(StatusCode::SERVICE_UNAVAILABLE)));
@@ -128,14 +132,26 @@ impl Exchange {
         Answer::Own(reply.body)
     }
 
+    /// An error of the client's, after which its connection is of no use: nobody reads what it still sends.
+    fn last(&mut self, status: StatusCode) -> Answer {
+        let client = self.ctx.client;
+        tracing::info!(%client, status = status.as_u16(), route = self.ctx.route_id(), "request refused");
+        let answer = self.own(reply::error(status));
+        if self.ctx.request.version < Version::HTTP_2 {
+            self.ctx.response.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        answer
+    }
+
     /// What the client gets for a failure; an error where it can be given nothing.
     fn fail(&mut self, error: h1::Error) -> Result<Answer, h1::Error> {
         self.link = None;
         let status = match (gateway_status(&error), &error) {
             (Some(status), _) => status,
             (None, h1::Error::Unsendable(_)) => StatusCode::BAD_REQUEST,
-            (None, h1::Error::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
-            (None, h1::Error::BodyTimeout) => StatusCode::REQUEST_TIMEOUT,
+            (None, h1::Error::TooLarge) => return Ok(self.last(StatusCode::PAYLOAD_TOO_LARGE)),
+            (None, h1::Error::BodyTimeout) => return Ok(self.last(StatusCode::REQUEST_TIMEOUT)),
+            (None, h1::Error::MalformedBody) => return Ok(self.last(StatusCode::BAD_REQUEST)),
             (None, _) => return Err(error),
         };
         let node = self.ctx.node().map(|node| &*node.label);

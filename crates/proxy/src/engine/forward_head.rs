@@ -95,7 +95,6 @@ fn write_target(out: &mut Vec<u8>, target: &str) {
 
 /// Writes the client's own fields. Whether a length was among them.
 fn write_fields(out: &mut Vec<u8>, headers: &HeaderMap, version: Version) -> bool {
-    let named = named(headers);
     let mut had_length = false;
     for (name, value) in headers {
         match *name {
@@ -103,7 +102,6 @@ fn write_fields(out: &mut Vec<u8>, headers: &HeaderMap, version: Version) -> boo
             // Clients of HTTP/2 and later send cookies in crumbs, which HTTP/1.1 has no name for.
             header::COOKIE if version >= Version::HTTP_2 => {}
             _ if is_ours(name) => {}
-            _ if named.is_some() && is_named(headers, name) => {}
             _ => write_field(out, name.as_str(), value.as_bytes()),
         }
     }
@@ -154,28 +152,6 @@ fn write_joined<'a>(out: &mut Vec<u8>, name: &str, by: &[u8], values: impl Itera
     if !first {
         out.extend_from_slice(b"\r\n");
     }
-}
-
-/// `Connection`, where it names fields that go no further.
-fn named(headers: &HeaderMap) -> Option<&HeaderValue> {
-    headers.get(header::CONNECTION).filter(|value| names_fields(value.as_bytes()))
-}
-
-/// Whether `Connection` says more than how long the connection lives.
-fn names_fields(connection: &[u8]) -> bool {
-    tokens(connection).any(|token| {
-        ![&b"keep-alive"[..], b"close", b"upgrade"].iter().any(|own| token.eq_ignore_ascii_case(own))
-    })
-}
-
-fn is_named(headers: &HeaderMap, name: &HeaderName) -> bool {
-    let mut lists = headers.get_all(header::CONNECTION).iter();
-    lists
-        .any(|list| tokens(list.as_bytes()).any(|token| token.eq_ignore_ascii_case(name.as_str().as_bytes())))
-}
-
-fn tokens(list: &[u8]) -> impl Iterator<Item = &[u8]> {
-    list.split(|&b| b == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
 }
 
 #[cfg(test)]

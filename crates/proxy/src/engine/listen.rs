@@ -78,6 +78,11 @@ impl Listeners {
     }
 }
 
+/// Whether an address can be had now. Changes nothing.
+pub fn can_listen(address: SocketAddr) -> io::Result<()> {
+    probe(address).map(|_| ())
+}
+
 /// Sees to it that nobody else listens there: sharing is for our own workers alone. Gives a port for port 0.
 fn probe(address: SocketAddr) -> io::Result<SocketAddr> {
     let socket = socket(address).map_err(|e| name(address, &e))?;

@@ -8,11 +8,15 @@ mod client;
 mod config;
 mod exchange;
 mod forward_head;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod h1;
 mod h2;
 mod io;
 mod link;
 mod listen;
+pub mod proxy_protocol;
+mod real_ip;
 mod reply;
 mod timer;
 mod tunnel;
@@ -29,7 +33,8 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 pub use config::{Config, Limits, Listener, Timeouts};
-pub use listen::Listeners;
+pub use listen::{Listeners, can_listen};
+pub use real_ip::{RealIp, SaidBy};
 
 use crate::{
     access_log::{Sink, Writer},

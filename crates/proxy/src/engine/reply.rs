@@ -1,8 +1,9 @@
 //! Answers of the gateway's own, when no plugin has made one.
 
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 
+use super::h1::write_field;
 use crate::plugin::Reply;
 
 /// APISIX's answer where no route matches.
@@ -17,9 +18,21 @@ pub fn no_route() -> Reply {
 /// The page nginx and APISIX show for an error.
 pub fn error(status: StatusCode) -> Reply {
     let title = format!("{} {}", status.as_u16(), reason(status));
+    page(status, &title, &format!("<center><h1>{title}</h1></center>"))
+}
+
+/// nginx's own 494, which it gives out as 400: the head, or a part of it, is too large.
+pub fn head_too_large() -> Reply {
+    const WHAT: &str = "Request Header Or Cookie Too Large";
+    let text = format!("<center><h1>400 Bad Request</h1></center>\r\n<center>{WHAT}</center>");
+    page(StatusCode::BAD_REQUEST, &format!("400 {WHAT}"), &text)
+}
+
+/// The last line is that of OpenResty, which APISIX runs on.
+fn page(status: StatusCode, title: &str, text: &str) -> Reply {
     let page = format!(
-        "<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<center><h1>{title}</h1></center>\r\n\
-         </body>\r\n</html>\r\n"
+        "<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n{text}\r\n\
+         <hr><center>openresty</center>\r\n</body>\r\n</html>\r\n"
     );
     let mut reply = Reply { status, body: page.into(), ..Reply::default() };
     reply.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
@@ -35,6 +48,20 @@ pub fn complete(mut reply: Reply) -> Reply {
         reply.headers.extend(page.headers);
     }
     reply
+}
+
+/// An answer as bytes, for a connection on which HTTP has ended.
+pub fn on_the_wire(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Vec<u8> {
+    let date = httpdate::fmt_http_date(std::time::SystemTime::now());
+    let mut out = format!("HTTP/1.1 {} {}\r\n", status.as_u16(), reason(status)).into_bytes();
+    write_field(&mut out, "date", date.as_bytes());
+    write_field(&mut out, "content-length", body.len().to_string().as_bytes());
+    for (name, value) in headers {
+        write_field(&mut out, name.as_str(), value.as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(body);
+    out
 }
 
 /// nginx's wording, where it is not the standard's.

@@ -12,9 +12,7 @@ use testkit::{
     wait::eventually,
 };
 
-use crate::{Canned, Gateway, route};
-
-const SOON: Duration = Duration::from_secs(10);
+use crate::{Canned, Gateway, SOON, route};
 
 #[tokio::test]
 async fn errors_are_apisixs() {
@@ -202,7 +200,7 @@ fn a_client_that_dawdles_is_let_go() {
     }
     let mut wire = gateway.wire();
     wire.say("POST /anything HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab");
-    assert!(wire.rest().starts_with("HTTP/1.1 408 Request Timeout"));
+    assert!(wire.rest().starts_with("HTTP/1.1 408"));
     let mut wire = gateway.wire();
     wire.say("GET /get HTTP/1.1\r\nHost: a\r\n\r\n");
     assert!(wire.rest().starts_with("HTTP/1.1 200"));

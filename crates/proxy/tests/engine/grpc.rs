@@ -300,7 +300,7 @@ async fn tls_on_both_sides() {
     let ssl = json!({ "cert": pair.cert, "key": pair.key, "snis": ["notes.test"] });
     let grpcs = route(&[server.node()], &json!({ "scheme": "grpcs", "pass_host": "node" }));
     let _gateway = Gateway::with(&[grpcs, ("ssls/1", ssl)], |config| {
-        config.listeners.push(Listener { address, tls: true, http2: true });
+        config.listeners.push(Listener { tls: true, http2: true, ..Listener::at(address) });
     });
     let client = Client::connect_tls(&format!("https://{address}"), "notes.test", &ca.pem()).await.unwrap();
     assert_eq!(client.say("hello").await.unwrap(), "hello");

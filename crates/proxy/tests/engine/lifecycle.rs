@@ -14,9 +14,7 @@ use testkit::{
     wait::eventually,
 };
 
-use crate::{Gateway, route};
-
-const SOON: Duration = Duration::from_secs(10);
+use crate::{Gateway, SOON, route};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_fails_while_everything_changes() {
@@ -40,7 +38,7 @@ async fn no_request_fails_while_everything_changes() {
         config.workers = workers;
         config.listeners.truncate(1);
         if workers % 2 == 0 {
-            config.listeners.push(Listener { address: other, tls: false, http2: false });
+            config.listeners.push(Listener::at(other));
         }
         gateway.reconfigure(config).unwrap();
         gateway.change(&[("routes/2", json!({ "uri": format!("/{workers}") }))]);
@@ -55,7 +53,7 @@ async fn a_configuration_that_can_not_be_had_changes_nothing() {
     let mut gateway = Gateway::to(&upstream.node());
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut config = gateway.config.clone();
-    config.listeners.push(Listener { address: taken.local_addr().unwrap(), tls: false, http2: false });
+    config.listeners.push(Listener::at(taken.local_addr().unwrap()));
     let error = gateway.reconfigure(config).unwrap_err();
     assert!(error.to_string().contains("can't listen on 127.0.0.1"), "{error}");
     assert_eq!(http::get(&gateway.url("/get")).await.unwrap().status, 200);

@@ -4,10 +4,14 @@
 
 mod failures;
 mod forwarding;
+mod front;
 mod grpc;
 mod http2;
 mod lifecycle;
 mod protocols;
+mod proxied;
+mod smuggling;
+mod strict;
 
 use std::{
     io::{Read as _, Write as _},
@@ -24,6 +28,9 @@ use proxy::{
     router,
 };
 use serde_json::{Map, Value, json};
+
+/// Long enough for anything that happens at all.
+pub const SOON: Duration = Duration::from_secs(10);
 
 /// An engine on a port of its own, and the resources it serves.
 pub struct Gateway {
@@ -45,7 +52,7 @@ impl Gateway {
     pub fn with(resources: &[(&str, Value)], change: impl FnOnce(&mut Config)) -> Self {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, testkit::ports::free()));
         let mut config = Config { workers: 2, ..Config::default() };
-        config.listeners.push(Listener { address, tls: false, http2: true });
+        config.listeners.push(Listener { http2: true, ..Listener::at(address) });
         config.timeouts.shutdown = Duration::from_secs(5);
         change(&mut config);
         let shared = Arc::new(Shared::default());
@@ -131,7 +138,42 @@ pub struct Wire(pub TcpStream);
 
 impl Wire {
     pub fn say(&mut self, text: &str) {
-        self.0.write_all(text.as_bytes()).unwrap();
+        self.bytes(text.as_bytes());
+    }
+
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).unwrap();
+    }
+
+    /// Says it to someone who may have gone.
+    pub fn try_say(&mut self, text: &str) {
+        let _ = self.0.write_all(text.as_bytes());
+    }
+
+    /// So many bytes.
+    pub fn take(&mut self, length: usize) -> String {
+        let mut read = vec![0; length];
+        self.0.read_exact(&mut read).unwrap();
+        String::from_utf8_lossy(&read).into_owned()
+    }
+
+    /// The body of an answer with this head: by length, or in chunks, of which it gives the data.
+    pub fn body(&mut self, head: &str) -> String {
+        let head = head.to_lowercase();
+        if let Some((_, length)) = head.split_once("content-length: ") {
+            let digits = length.split("\r\n").next().unwrap();
+            return self.take(digits.parse().unwrap());
+        }
+        let mut all = String::new();
+        loop {
+            let size = self.until("\r\n");
+            let size = usize::from_str_radix(size.trim(), 16).unwrap();
+            all += &self.take(size);
+            self.until("\r\n");
+            if size == 0 {
+                return all;
+            }
+        }
     }
 
     /// Reads until what was read ends with `end`; whatever there was by the connection's end.

@@ -25,7 +25,7 @@ async fn the_certificate_follows_the_name_and_the_configuration() {
     };
     let address = (Ipv4Addr::LOCALHOST, testkit::ports::free()).into();
     let mut gateway = Gateway::with(&[route(&upstream.node()), ("ssls/1", ssl(&["a.test"]))], |config| {
-        config.listeners.push(Listener { address, tls: true, http2: true });
+        config.listeners.push(Listener { tls: true, http2: true, ..Listener::at(address) });
     });
     let options = |sni: &str, http2| Options {
         to: Some(address),

@@ -40,6 +40,10 @@ fn written(settings: &Settings) -> Vec<(&'static str, Listener)> {
     if let Some(proxy) = &settings.proxy {
         all.extend(proxy.listen.iter().map(|listener| ("apisix.node_listen", *listener)));
         all.extend(proxy.tls_listen.iter().map(|listener| ("apisix.ssl.listen", *listener)));
+        let (plain, tls) =
+            ("apisix.proxy_protocol.listen_http_port", "apisix.proxy_protocol.listen_https_port");
+        all.extend(proxy.proxied_listen.iter().map(|listener| (plain, *listener)));
+        all.extend(proxy.proxied_tls_listen.iter().map(|listener| (tls, *listener)));
     }
     let admin = settings.admin.iter().map(|admin| admin.listen.explicit_if(true));
     all.extend(admin.map(|listener| ("deployment.admin.admin_listen", listener)));

@@ -1,32 +1,84 @@
 //! What the engine is told.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use proxy::engine::{RealIp, SaidBy};
 
 use proxy::tls::Ciphers;
 
 use super::{
     super::{
         Listener, Problem, ProxySettings,
-        file::{File, Ssl},
+        file::{Apisix, File, NginxHttp, Ssl, ipnet_or_ip},
         values::{Listen, OneOrMany},
     },
     ANY, Below, Env, trusted_certificate,
 };
 
-fn listeners(given: Option<&[Listen]>, default: u16) -> Vec<Listener> {
-    match given {
-        None => vec![Listener { address: SocketAddr::new(ANY, default), explicit: true }],
-        Some(listens) => listens
-            .iter()
-            .map(|listen| {
-                let (ip, port) = match listen {
-                    Listen::Port(port) => (None, *port),
-                    Listen::Table { ip, port, .. } => (*ip, *port),
-                };
-                Listener { address: SocketAddr::new(ip.unwrap_or(ANY), port), explicit: true }
-            })
-            .collect(),
+/// Where no address is written, all of IPv4, and of IPv6 if it can be had.
+fn listeners(given: Option<&[Listen]>, default: u16, ipv6: bool) -> Vec<Listener> {
+    const ANY_IPV6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    let mut listeners = Vec::new();
+    for listen in given.unwrap_or(&[Listen::Port(default)]) {
+        let (ip, port) = match listen {
+            Listen::Port(port) => (None, *port),
+            Listen::Table { ip, port, .. } => (*ip, *port),
+        };
+        listeners.push(Listener { address: SocketAddr::new(ip.unwrap_or(ANY), port), explicit: true });
+        // Port 0 would be another one than that of IPv4.
+        if ipv6 && ip.is_none() && port != 0 {
+            listeners.push(Listener { address: SocketAddr::new(ANY_IPV6, port), explicit: false });
+        }
     }
+    listeners
+}
+
+/// Those of a port that may not be there at all.
+fn optional(port: Option<u16>, ipv6: bool) -> Vec<Listener> {
+    port.map_or_else(Vec::new, |port| listeners(Some(&[Listen::Port(port)]), port, ipv6))
+}
+
+/// nginx's realip: whose word is taken, and where it stands.
+fn real_ip(http: &NginxHttp, problems: &mut Vec<Problem>) -> Option<RealIp> {
+    let mut from = Vec::new();
+    for text in http.real_ip_from.iter().flatten().filter(|text| *text != "unix:") {
+        match ipnet_or_ip::parse(text) {
+            Some(net) => from.push(net),
+            None => {
+                let text = format!("`{text}` is neither an IP address nor a range such as 10.0.0.0/8");
+                problems.push(Problem::new("nginx_config.http.real_ip_from", text));
+            }
+        }
+    }
+    let said_by = match http.real_ip_header.as_str() {
+        "" => return None,
+        "proxy_protocol" => SaidBy::ProxyProtocol,
+        name => match name.parse() {
+            Ok(name) => SaidBy::Field(name),
+            Err(_) => {
+                let text = format!("`{name}` is neither a header's name nor `proxy_protocol`");
+                problems.push(Problem::new("nginx_config.http.real_ip_header", text));
+                return None;
+            }
+        },
+    };
+    (!from.is_empty()).then_some(RealIp { from, said_by, recursive: http.real_ip_recursive.0 })
+}
+
+/// Whose `X-Forwarded-*` are believed. A list of nobody would be a mistake: it is refused, as APISIX does.
+fn trusted(apisix: &Apisix, problems: &mut Vec<Problem>) -> Vec<IpNet> {
+    let nets: Option<Vec<IpNet>> =
+        apisix.trusted_addresses.as_ref().map(|nets| nets.iter().map(|net| net.0).collect());
+    if nets.as_ref().is_some_and(Vec::is_empty) {
+        let text = "it is empty: name at least one address, or leave it out";
+        problems.push(Problem::new("apisix.trusted_addresses", text));
+    }
+    nets.unwrap_or_default()
 }
 
 /// Those of TLS 1.2.
@@ -59,13 +111,21 @@ pub(super) fn proxy(
     }
     let ciphers = ciphers(&apisix.ssl, &protocols, problems);
     let http = file.nginx_config.http.clone();
+    let ipv6 = apisix.enable_ipv6;
     ProxySettings {
-        listen: listeners(given.as_deref(), 9080),
+        listen: listeners(given.as_deref(), 9080, ipv6),
         tls_listen: if apisix.ssl.enable {
             // 9443 by default may be taken by a neighbour; what is written must work.
             let explicit = apisix.ssl.listen.is_some();
-            let listens = listeners(apisix.ssl.listen.as_deref(), 9443);
-            listens.into_iter().map(|listener| listener.explicit_if(explicit)).collect()
+            let listens = listeners(apisix.ssl.listen.as_deref(), 9443, ipv6);
+            let explicit = |listener: Listener| listener.explicit && explicit;
+            listens.into_iter().map(|listener| listener.explicit_if(explicit(listener))).collect()
+        } else {
+            Vec::new()
+        },
+        proxied_listen: optional(apisix.proxy_protocol.listen_http_port, ipv6),
+        proxied_tls_listen: if apisix.ssl.enable {
+            optional(apisix.proxy_protocol.listen_https_port, ipv6)
         } else {
             Vec::new()
         },
@@ -78,7 +138,8 @@ pub(super) fn proxy(
         ssl_session_tickets: apisix.ssl.ssl_session_tickets,
         fallback_sni: apisix.ssl.fallback_sni.clone(),
         trusted_certificate: trusted_certificate(apisix).map(|file| below(Path::new(file))),
-        trusted_addresses: apisix.trusted_addresses.iter().flatten().map(|net| net.0).collect(),
+        trusted_addresses: trusted(apisix, problems),
+        real_ip: real_ip(&http, problems),
         show_upstream_status: apisix.show_upstream_status_in_response_header,
         checks_upstreams: !apisix.disable_upstream_healthcheck,
         shutdown_timeout: file

@@ -183,6 +183,7 @@ impl Exchange {
             h1::Error::Malformed(_)
             | h1::Error::Unsendable(_)
             | h1::Error::RequestBody
+            | h1::Error::MalformedBody
             | h1::Error::BodyTimeout
             | h1::Error::TooLarge => false,
         }

@@ -8,7 +8,7 @@ use http::{
     uri::{Authority, PathAndQuery, Scheme},
 };
 
-use super::{FORWARDED_FOR, REAL_IP, UNSAFE, is_named, is_ours, named};
+use super::{FORWARDED_FOR, REAL_IP, UNSAFE, is_ours};
 use crate::{
     ctx::Ctx,
     engine::{client::Client, h1::Error},
@@ -44,10 +44,9 @@ pub fn for_stream(
 
 fn fields(ctx: &Ctx, client: &Client, length: Option<u64>) -> HeaderMap {
     let headers = &ctx.request.headers;
-    let named = named(headers);
     let mut fields = HeaderMap::with_capacity(headers.len() + 4);
     for (name, value) in headers {
-        let stays = is_ours(name) || (named.is_some() && is_named(headers, name));
+        let stays = is_ours(name);
         if !stays && *name != header::CONTENT_LENGTH {
             fields.append(name, value.clone());
         }

@@ -7,8 +7,11 @@
 mod chunked;
 mod receive;
 mod send;
+mod trailers;
 
 pub use receive::{Framing, Head};
+#[cfg(fuzzing)]
+pub use receive::{Piece, parse};
 use send::Sending;
 pub use send::{Next, RequestBody};
 
@@ -65,6 +68,9 @@ pub enum Error {
     /// The client's body failed, not the upstream.
     #[error("the request body broke off")]
     RequestBody,
+    /// The client's body is not coded as it says.
+    #[error("the request body is not chunked as it says")]
+    MalformedBody,
     /// The client stopped sending its body.
     #[error("the client did not send its request body in time")]
     BodyTimeout,

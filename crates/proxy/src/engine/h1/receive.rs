@@ -97,7 +97,13 @@ pub fn parse(buffer: &mut BytesMut, method: &Method) -> Result<Option<(Head, Fra
 }
 
 fn parse_one(buffer: &mut BytesMut, method: &Method) -> Result<Option<(Head, Framing)>, Error> {
-    if buffer.is_empty() {
+    const BEGINNING: &[u8] = b"HTTP/1.";
+    // The parser passes over empty lines before it; here they would be somebody's left over bytes.
+    let begun = buffer.len().min(BEGINNING.len());
+    if buffer[..begun] != BEGINNING[..begun] {
+        return Err(Error::Malformed("its head is not one"));
+    }
+    if begun < BEGINNING.len() {
         return Ok(None);
     }
     let mut slots = [const { MaybeUninit::uninit() }; MAX_FIELDS];
@@ -108,7 +114,8 @@ fn parse_one(buffer: &mut BytesMut, method: &Method) -> Result<Option<(Head, Fra
         &mut slots,
     );
     let end = match parsed {
-        Ok(httparse::Status::Complete(end)) => end,
+        Ok(httparse::Status::Complete(end)) if end <= MAX_HEAD => end,
+        Ok(httparse::Status::Complete(_)) => return Err(Error::Malformed("its head is too long")),
         Ok(httparse::Status::Partial) if buffer.len() < MAX_HEAD => return Ok(None),
         Ok(httparse::Status::Partial) => return Err(Error::Malformed("its head is too long")),
         Err(_) => return Err(Error::Malformed("its head is not one")),
@@ -137,8 +144,8 @@ struct Fields {
     head: Head,
     length: Option<u64>,
     chunked: bool,
-    /// Fields named by `Connection`, which go no further either.
-    named: Option<HeaderValue>,
+    /// Lists in `Connection` with fields that go no further either.
+    named: SmallVec<[HeaderValue; 1]>,
 }
 
 impl Fields {
@@ -146,7 +153,12 @@ impl Fields {
 
     fn new(status: StatusCode, keep_alive: bool, count: usize) -> Self {
         let headers = HeaderMap::with_capacity(count + 2);
-        Self { head: Head { status, headers, keep_alive }, length: None, chunked: false, named: None }
+        Self {
+            head: Head { status, headers, keep_alive },
+            length: None,
+            chunked: false,
+            named: SmallVec::new(),
+        }
     }
 
     fn add(&mut self, name: HeaderName, value: Bytes) -> Result<(), Error> {
@@ -188,33 +200,40 @@ impl Fields {
     }
 
     fn add_connection(&mut self, value: &HeaderValue) {
+        let mut names = false;
         for token in value.as_bytes().split(|&b| b == b',').map(<[u8]>::trim_ascii) {
             if token.eq_ignore_ascii_case(b"close") {
                 self.head.keep_alive = false;
             } else if token.eq_ignore_ascii_case(b"keep-alive") {
                 self.head.keep_alive = true;
             } else if !token.is_empty() && !token.eq_ignore_ascii_case(b"upgrade") {
-                self.named = Some(value.clone());
+                names = true;
             }
+        }
+        if names {
+            self.named.push(value.clone());
         }
     }
 
     /// RFC 9112, section 6.3.
     fn finish(mut self, method: &Method) -> Result<(Head, Framing), Error> {
-        if let Some(named) = self.named.take() {
-            for token in named.as_bytes().split(|&b| b == b',').map(<[u8]>::trim_ascii) {
+        for list in std::mem::take(&mut self.named) {
+            for token in list.as_bytes().split(|&b| b == b',').map(<[u8]>::trim_ascii) {
                 if let Ok(name) = HeaderName::from_bytes(token) {
                     self.head.headers.remove(name);
                 }
             }
         }
         let status = self.head.status;
-        let framing = if self.chunked && self.length.is_some() {
+        if self.chunked && self.length.is_some() {
             return Err(Error::Malformed("it has a length and a transfer coding"));
-        } else if method == Method::HEAD
-            || status.is_informational()
-            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
-        {
+        }
+        let framing = if status.is_informational() || status == StatusCode::NO_CONTENT {
+            // Neither has a body. Who announces one may send it too, as the answer to the next request.
+            self.head.keep_alive &= !self.chunked && self.length.unwrap_or_default() == 0;
+            self.head.headers.remove(header::CONTENT_LENGTH);
+            Framing::Empty
+        } else if method == Method::HEAD || status == StatusCode::NOT_MODIFIED {
             Framing::Empty
         } else if self.chunked {
             Framing::Chunked(Chunked::Size)

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    error::Error as _,
     io::{self, IoSlice, Write as _},
     pin::Pin,
     rc::Rc,
@@ -18,6 +19,7 @@ use tokio::io::AsyncWrite;
 use super::{
     super::timer::{Timer, Timers},
     Error, Stream,
+    trailers::may_trail,
 };
 
 /// So much of a body is kept to be sent again to another node.
@@ -173,7 +175,16 @@ fn paced(
             timer.arm(Instant::now(), *silence);
         }
     }
-    poll.map(|frame| frame.transpose().map_err(|_| Error::RequestBody))
+    poll.map(|frame| frame.transpose().map_err(|error| broken(&error)))
+}
+
+/// Whether the client went away, or sent what is no body.
+fn broken(error: &hyper::Error) -> Error {
+    let kind = error.source().and_then(|source| source.downcast_ref::<io::Error>()).map(io::Error::kind);
+    match kind {
+        Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => Error::MalformedBody,
+        _ => Error::RequestBody,
+    }
 }
 
 /// What is being written on a connection. Its buffer stays with the connection.
@@ -279,7 +290,7 @@ impl Sending {
             Next::Data(data) => self.chunk = data,
             Next::Trailers(trailers) if self.chunked => {
                 self.text.extend_from_slice(b"0\r\n");
-                for (name, value) in &trailers {
+                for (name, value) in trailers.iter().filter(|(name, _)| may_trail(name)) {
                     super::write_field(&mut self.text, name.as_str(), value.as_bytes());
                 }
                 self.tail = b"\r\n";

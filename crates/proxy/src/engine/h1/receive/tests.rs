@@ -15,7 +15,10 @@ fn the_end_of_a_body_is_where_the_rfc_says() {
         ("HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ncontent-length: 0\r\n\r\n", Framing::Length(0), true),
         ("HTTP/1.1 200\r\nconnection: close\r\ncontent-length: 0\r\n\r\n", Framing::Length(0), false),
         ("HTTP/1.1 304 X\r\ncontent-length: 9\r\n\r\n", Framing::Empty, true),
-        ("HTTP/1.1 204 X\r\ntransfer-encoding: chunked\r\n\r\n", Framing::Empty, true),
+        ("HTTP/1.1 204 X\r\n\r\n", Framing::Empty, true),
+        ("HTTP/1.1 204 X\r\ncontent-length: 0\r\n\r\n", Framing::Empty, true),
+        ("HTTP/1.1 204 X\r\ncontent-length: 5\r\n\r\n", Framing::Empty, false),
+        ("HTTP/1.1 204 X\r\ntransfer-encoding: chunked\r\n\r\n", Framing::Empty, false),
         (
             "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 X\r\ncontent-length: 1\r\n\r\n",
             Framing::Length(1),
@@ -43,6 +46,12 @@ fn what_could_be_read_in_two_ways_is_refused() {
         "transfer-encoding: gzip, chunked",
         "transfer-encoding: chunked\r\ntransfer-encoding: chunked",
         "bad name: 1",
+        "bad\u{0}: 1",
+        "a: 1\r b: 2",
+        "a: 1\r\n b: 2",
+        "a : 1",
+        ": 1",
+        "a: \u{0}",
     ] {
         let wire = format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n");
         assert!(matches!(read(&wire, &Method::GET), Err(Error::Malformed(_))), "{wire}");
@@ -50,8 +59,24 @@ fn what_could_be_read_in_two_ways_is_refused() {
 }
 
 #[test]
+fn a_status_line_is_one_from_its_first_byte() {
+    for line in
+        ["\r\nHTTP/1.1 200 OK", "HTTP/2.0 200 OK", "HTTP/1.1 20 OK", "HTTP/1.1 2000", "ICY 200 OK", " ", "h"]
+    {
+        assert!(read(&format!("{line}\r\n\r\n"), &Method::GET).is_err(), "{line:?}");
+    }
+    for line in ["", "H", "HTTP/1", "HTTP/1.", "HTTP/1.1 2"] {
+        assert!(read(line, &Method::GET).unwrap().is_none(), "{line:?}");
+    }
+    let long = format!("HTTP/1.1 200 OK\r\na: {}\r\n\r\n", "x".repeat(MAX_HEAD));
+    assert!(read(&long, &Method::GET).is_err());
+    assert!(read(&long[..long.len() - 4], &Method::GET).is_err());
+}
+
+#[test]
 fn fields_of_the_connection_go_no_further() {
-    let wire = "HTTP/1.1 200 OK\r\nConnection: X-Own, close\r\nX-Own: 1\r\nKeep-Alive: x\r\nUpgrade: h2c\r\n\
+    let wire = "HTTP/1.1 200 OK\r\nConnection: X-Own, close\r\nConnection: X-Two\r\nX-Own: 1\r\nX-Two: 1\r\n\
+                Keep-Alive: x\r\nUpgrade: h2c\r\n\
                 X-Other: 2\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nContent-Length: 0\r\n\r\n";
     let (head, _) = read(wire, &Method::GET).unwrap().unwrap();
     let mut names: Vec<_> = head.headers.keys().map(HeaderName::as_str).collect();
@@ -86,7 +111,33 @@ fn chunks_are_read_however_they_are_cut() {
         let read = body(Framing::Chunked(Chunked::Size), wire, step).unwrap();
         assert_eq!(read, (b"hello world".to_vec(), 1), "{step}");
     }
-    for wire in [&b"5\r\nhelloX\r\n0\r\n\r\n"[..], b"x\r\n", b"5\r\nhel", b"-1\r\n", b"0\r\nbad\r\n\r\n"] {
+    for wire in [
+        &b"5\r\nhelloX\r\n0\r\n\r\n"[..],
+        b"x\r\n",
+        b"5\r\nhel",
+        b"-1\r\n",
+        b"0\r\nbad\r\n\r\n",
+        // No size is not a size of nothing.
+        b"\r\n\r\n",
+        b";a\r\n\r\n",
+        b" 0\r\n\r\n",
+        b"0x0\r\n\r\n",
+        b"0\n\n",
+        b"0\r\n\n",
+        b"0;a\rb\r\n\r\n",
+        b"0;\0\r\n\r\n",
+        b"0 a\r\n\r\n",
+        b"10000000000000000\r\n",
+        b"5\r\nhello\n0\r\n\r\n",
+    ] {
         assert!(body(Framing::Chunked(Chunked::Size), wire, 3).is_err(), "{wire:?}");
     }
+}
+
+#[test]
+fn trailers_that_would_change_the_head_are_left_out() {
+    let wire = b"0\r\nContent-Length: 5\r\nX-Sum: 1\r\nSet-Cookie: a\r\nX-Forwarded-For: b\r\n\r\n";
+    assert_eq!(body(Framing::Chunked(Chunked::Size), wire, wire.len()).unwrap().1, 1);
+    let wire = b"0\r\nHost: a\r\n\r\n";
+    assert_eq!(body(Framing::Chunked(Chunked::Size), wire, wire.len()).unwrap().1, 0);
 }

@@ -1,0 +1,195 @@
+//! What is refused before anything is looked up, and what of a head goes no further than us.
+//!
+//! The rule to know: where a head could be read in two ways, by us and by whoever comes after us, it is refused or made
+//! plain here. nginx's answers.
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header, uri::PathAndQuery};
+
+use crate::{
+    engine::{config::Config, reply},
+    plugin::Reply,
+};
+
+pub(super) fn bad_request() -> Reply {
+    reply::error(StatusCode::BAD_REQUEST)
+}
+
+/// A path with its query: we are nobody's proxy into elsewhere, and nothing but a path can be routed.
+pub(super) fn target(method: &Method, target: Option<PathAndQuery>) -> Result<PathAndQuery, Reply> {
+    if [Method::CONNECT, Method::TRACE].contains(method) {
+        return Err(reply::error(StatusCode::METHOD_NOT_ALLOWED));
+    }
+    target.filter(|target| target.as_str().starts_with('/')).ok_or_else(bad_request)
+}
+
+/// nginx's `large_client_header_buffers`: no line is longer than one of them.
+pub(super) fn sizes(target: &PathAndQuery, headers: &HeaderMap, line: usize) -> Result<(), Reply> {
+    if target.as_str().len() > line {
+        return Err(reply::error(StatusCode::URI_TOO_LONG));
+    }
+    let longest = headers.values().fold(0, |longest, value| value.len().max(longest));
+    if longest > line { Err(reply::head_too_large()) } else { Ok(()) }
+}
+
+/// One host, and a body whose end nobody can dispute.
+pub(super) fn head(
+    headers: &mut HeaderMap,
+    version: Version,
+    authority: Option<&str>,
+    config: &Config,
+) -> Result<(), Reply> {
+    host(headers, version, authority)?;
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next()
+        && (codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+    {
+        return Err(reply::error(StatusCode::NOT_IMPLEMENTED));
+    }
+    drop_named(headers);
+    if !config.underscores {
+        drop_underscored(headers);
+    }
+    Ok(())
+}
+
+/// A host in the target comes before `Host`, and replaces it, so that nobody after us decides otherwise: RFC 9112,
+/// section 3.2.2. HTTP/2 names it in `:authority`, and everything after us looks for `Host`.
+fn host(headers: &mut HeaderMap, version: Version, authority: Option<&str>) -> Result<(), Reply> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() || host.is_some_and(|host| !is_host(host.as_bytes())) {
+        return Err(bad_request());
+    }
+    match (authority, host) {
+        (Some(authority), _) if authority.contains('@') => Err(bad_request()),
+        (Some(authority), host) => {
+            if host.is_none_or(|host| host != authority) {
+                let host = HeaderValue::from_str(authority).map_err(|_| bad_request())?;
+                headers.insert(header::HOST, host);
+            }
+            Ok(())
+        }
+        (None, None) if version >= Version::HTTP_11 => Err(bad_request()),
+        (None, _) => Ok(()),
+    }
+}
+
+/// Nearly what nginx takes for a host and a port; and nothing that another reader could take for an end of it.
+fn is_host(host: &[u8]) -> bool {
+    const HARMLESS: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut byte = 0x21;
+        while byte < 256 {
+            table[byte] = byte != 0x7f;
+            byte += 1;
+        }
+        let mut odd = b"/\\@,?#".as_slice();
+        while let [byte, rest @ ..] = odd {
+            table[*byte as usize] = false;
+            odd = rest;
+        }
+        table
+    };
+    // A dot at the beginning is as odd as two together.
+    let mut before = b'.';
+    for &byte in host {
+        if !HARMLESS[usize::from(byte)] || (byte == b'.' && before == b'.') {
+            return false;
+        }
+        before = byte;
+    }
+    host.first().is_some_and(|&first| first != b':')
+}
+
+/// Fields that `Connection` names are for us alone: RFC 9110, section 7.6.1. They are dropped as the request comes, so
+/// that a client can't name a field that we or a plugin add later. Those that say where the body ends or what the
+/// request is for stay, whoever names them.
+fn drop_named(headers: &mut HeaderMap) {
+    const OURS: [&[u8]; 3] = [b"keep-alive", b"close", b"upgrade"];
+    const STAY: [HeaderName; 6] = [
+        header::HOST,
+        header::CONTENT_LENGTH,
+        header::TRANSFER_ENCODING,
+        header::CONNECTION,
+        header::UPGRADE,
+        header::TE,
+    ];
+    let is_ours = |token: &[u8]| OURS.iter().any(|ours| token.eq_ignore_ascii_case(ours));
+    let lists = headers.get_all(header::CONNECTION).iter();
+    let named = lists.flat_map(|list| tokens(list.as_bytes())).filter(|token| !is_ours(token));
+    let named: Vec<HeaderName> = named.filter_map(|token| HeaderName::from_bytes(token).ok()).collect();
+    for name in named.iter().filter(|name| !STAY.contains(name)) {
+        headers.remove(name);
+    }
+}
+
+fn tokens(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split(|&b| b == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
+}
+
+/// nginx's `underscores_in_headers off`.
+fn drop_underscored(headers: &mut HeaderMap) {
+    let odd: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().contains('_')).cloned().collect();
+    for name in odd {
+        headers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    #[test]
+    fn a_host_is_one_and_is_a_host() {
+        for good in ["a", "a.test:80", "A.test.", "[::1]:80", "a_b", "1.2.3.4"] {
+            assert!(host(&mut headers(&[("host", good)]), Version::HTTP_11, None).is_ok(), "{good}");
+        }
+        for bad in ["", "a b", "a/b", "a\\b", "..", "a..b", ".a", ":80", "a@b", "a,b", "a?b", "a#b", "\t"] {
+            assert!(host(&mut headers(&[("host", bad)]), Version::HTTP_11, None).is_err(), "{bad:?}");
+        }
+        let two = [("host", "a"), ("host", "a")];
+        assert!(host(&mut headers(&two), Version::HTTP_11, None).is_err());
+        assert!(host(&mut headers(&[]), Version::HTTP_11, None).is_err());
+        assert!(host(&mut headers(&[]), Version::HTTP_10, None).is_ok());
+        let mut other = headers(&[("host", "b")]);
+        assert!(host(&mut other, Version::HTTP_11, Some("a:80")).is_ok());
+        assert_eq!(other["host"], "a:80");
+        assert!(host(&mut other, Version::HTTP_11, Some("u@a")).is_err());
+    }
+
+    #[test]
+    fn what_connection_names_is_dropped_but_not_what_the_request_is_made_of() {
+        let mut all = headers(&[
+            ("host", "a"),
+            ("connection", "keep-alive, X-One"),
+            ("connection", "host, content-length, x-two"),
+            ("content-length", "5"),
+            ("x-one", "1"),
+            ("x-two", "2"),
+            ("x-three", "3"),
+        ]);
+        drop_named(&mut all);
+        let mut left: Vec<_> = all.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["connection", "content-length", "host", "x-three"]);
+    }
+
+    #[test]
+    fn only_paths_are_routed() {
+        let path = |text: &'static str| Some(PathAndQuery::from_static(text));
+        let status = |method, target| super::target(&method, target).map_err(|reply| reply.status.as_u16());
+        assert!(status(Method::GET, path("/a?b")).is_ok());
+        assert_eq!(status(Method::OPTIONS, path("*")).unwrap_err(), 400);
+        assert_eq!(status(Method::GET, None).unwrap_err(), 400);
+        assert_eq!(status(Method::CONNECT, None).unwrap_err(), 405);
+        assert_eq!(status(Method::TRACE, path("/")).unwrap_err(), 405);
+    }
+}
