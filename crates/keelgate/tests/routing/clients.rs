@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::Method;
+use ::http::Method;
 use serde_json::json;
 use testkit::{
     gateway::SOON,

@@ -86,7 +86,7 @@ pub async fn serve(client: Rc<Client>, request: Request<Incoming>) -> Result<Res
     client.worker.counters.request();
     let mut exchange = match Exchange::begin(&client, request) {
         Ok(exchange) => exchange,
-        Err(reply) => return Ok(begin::refuse(&client, reply)),
+        Err(refusal) => return Ok(begin::refuse(&client, refusal)),
     };
     let answer = match exchange.answer().await {
         Ok(answer) => answer,

@@ -5,17 +5,21 @@ use std::{rc::Rc, time::Duration};
 use http::{HeaderName, HeaderValue, Request, Response, header, uri::Authority};
 use hyper::body::Incoming;
 
-use super::{super::h1::RequestBody, Body, Client, Exchange, check, forwarded};
+use super::{
+    super::h1::RequestBody,
+    Body, Client, Exchange,
+    check::{self, Refusal},
+    forwarded,
+};
 use crate::{
     ctx::{Ctx, RequestHead},
     engine::{config::Config, h1::Limits},
-    plugin::Reply,
     upstream,
 };
 
 impl Exchange {
     /// Takes the request over, or refuses it.
-    pub(super) fn begin(client: &Rc<Client>, request: Request<Incoming>) -> Result<Box<Self>, Reply> {
+    pub(super) fn begin(client: &Rc<Client>, request: Request<Incoming>) -> Result<Box<Self>, Refusal> {
         let (mut parts, incoming) = request.into_parts();
         let uri = parts.uri.into_parts();
         let authority = uri.authority.as_ref().map(Authority::as_str);
@@ -28,7 +32,7 @@ impl Exchange {
         let real = real.and_then(|r| r.client(client.peer, &parts.headers, client.announced.as_ref()));
         let told = forwarded::tell(&mut parts.headers, client, &config);
         let mut head = RequestHead::new(parts.method, target, parts.headers, authority)
-            .map_err(|_| check::bad_request())?;
+            .map_err(|_| Refusal::BAD_REQUEST)?;
         (head.version, head.scheme) = (parts.version, client.scheme);
         let body =
             RequestBody::new(incoming, config.limits.body, &worker.timers, config.timeouts.client_body);
@@ -53,7 +57,8 @@ impl Exchange {
 }
 
 /// The answer to a request that never becomes one. It is the connection's last.
-pub(super) fn refuse(client: &Client, reply: Reply) -> Response<Body> {
+pub(super) fn refuse(client: &Client, refusal: Refusal) -> Response<Body> {
+    let reply = refusal.reply();
     client.finish(std::time::Instant::now());
     let mut response = Response::new(Body::whole(reply.body));
     *response.status_mut() = reply.status;

@@ -10,25 +10,40 @@ use crate::{
     plugin::Reply,
 };
 
-pub(super) fn bad_request() -> Reply {
-    reply::error(StatusCode::BAD_REQUEST)
+/// Why a request never becomes one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    Status(StatusCode),
+    /// Any part of its head.
+    TooLarge,
+}
+
+impl Refusal {
+    pub(super) const BAD_REQUEST: Self = Self::Status(StatusCode::BAD_REQUEST);
+
+    pub(super) fn reply(self) -> Reply {
+        match self {
+            Self::Status(status) => reply::error(status),
+            Self::TooLarge => reply::head_too_large(),
+        }
+    }
 }
 
 /// A path with its query: we are nobody's proxy into elsewhere, and nothing but a path can be routed.
-pub(super) fn target(method: &Method, target: Option<PathAndQuery>) -> Result<PathAndQuery, Reply> {
+pub(super) fn target(method: &Method, target: Option<PathAndQuery>) -> Result<PathAndQuery, Refusal> {
     if [Method::CONNECT, Method::TRACE].contains(method) {
-        return Err(reply::error(StatusCode::METHOD_NOT_ALLOWED));
+        return Err(Refusal::Status(StatusCode::METHOD_NOT_ALLOWED));
     }
-    target.filter(|target| target.as_str().starts_with('/')).ok_or_else(bad_request)
+    target.filter(|target| target.as_str().starts_with('/')).ok_or(Refusal::BAD_REQUEST)
 }
 
 /// nginx's `large_client_header_buffers`: no line is longer than one of them.
-pub(super) fn sizes(target: &PathAndQuery, headers: &HeaderMap, line: usize) -> Result<(), Reply> {
+pub(super) fn sizes(target: &PathAndQuery, headers: &HeaderMap, line: usize) -> Result<(), Refusal> {
     if target.as_str().len() > line {
-        return Err(reply::error(StatusCode::URI_TOO_LONG));
+        return Err(Refusal::Status(StatusCode::URI_TOO_LONG));
     }
     let longest = headers.values().fold(0, |longest, value| value.len().max(longest));
-    if longest > line { Err(reply::head_too_large()) } else { Ok(()) }
+    if longest > line { Err(Refusal::TooLarge) } else { Ok(()) }
 }
 
 /// One host, and a body whose end nobody can dispute.
@@ -37,13 +52,13 @@ pub(super) fn head(
     version: Version,
     authority: Option<&str>,
     config: &Config,
-) -> Result<(), Reply> {
+) -> Result<(), Refusal> {
     host(headers, version, authority)?;
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next()
         && (codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
     {
-        return Err(reply::error(StatusCode::NOT_IMPLEMENTED));
+        return Err(Refusal::Status(StatusCode::NOT_IMPLEMENTED));
     }
     drop_named(headers);
     if !config.underscores {
@@ -54,22 +69,22 @@ pub(super) fn head(
 
 /// A host in the target comes before `Host`, and replaces it, so that nobody after us decides otherwise: RFC 9112,
 /// section 3.2.2. HTTP/2 names it in `:authority`, and everything after us looks for `Host`.
-fn host(headers: &mut HeaderMap, version: Version, authority: Option<&str>) -> Result<(), Reply> {
+fn host(headers: &mut HeaderMap, version: Version, authority: Option<&str>) -> Result<(), Refusal> {
     let mut hosts = headers.get_all(header::HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() || host.is_some_and(|host| !is_host(host.as_bytes())) {
-        return Err(bad_request());
+        return Err(Refusal::BAD_REQUEST);
     }
     match (authority, host) {
-        (Some(authority), _) if authority.contains('@') => Err(bad_request()),
+        (Some(authority), _) if authority.contains('@') => Err(Refusal::BAD_REQUEST),
         (Some(authority), host) => {
             if host.is_none_or(|host| host != authority) {
-                let host = HeaderValue::from_str(authority).map_err(|_| bad_request())?;
+                let host = HeaderValue::from_str(authority).map_err(|_| Refusal::BAD_REQUEST)?;
                 headers.insert(header::HOST, host);
             }
             Ok(())
         }
-        (None, None) if version >= Version::HTTP_11 => Err(bad_request()),
+        (None, None) if version >= Version::HTTP_11 => Err(Refusal::BAD_REQUEST),
         (None, _) => Ok(()),
     }
 }
@@ -185,7 +200,8 @@ mod tests {
     #[test]
     fn only_paths_are_routed() {
         let path = |text: &'static str| Some(PathAndQuery::from_static(text));
-        let status = |method, target| super::target(&method, target).map_err(|reply| reply.status.as_u16());
+        let status =
+            |method, target| super::target(&method, target).map_err(|refusal| refusal.reply().status);
         assert!(status(Method::GET, path("/a?b")).is_ok());
         assert_eq!(status(Method::OPTIONS, path("*")).unwrap_err(), 400);
         assert_eq!(status(Method::GET, None).unwrap_err(), 400);
