@@ -19,7 +19,7 @@ use tokio::io::AsyncWrite;
 use super::{
     super::timer::{Timer, Timers},
     Error, Stream,
-    trailers::may_trail,
+    trailers::harmless,
 };
 
 /// So much of a body is kept to be sent again to another node.
@@ -129,7 +129,7 @@ impl RequestBody {
                     Ok(data) => data,
                     Err(frame) => {
                         let trailers = frame.into_trailers().unwrap_or_default();
-                        return Poll::Ready(Ok(Next::Trailers(trailers)));
+                        return Poll::Ready(Ok(Next::Trailers(harmless(trailers))));
                     }
                 },
             },
@@ -290,7 +290,7 @@ impl Sending {
             Next::Data(data) => self.chunk = data,
             Next::Trailers(trailers) if self.chunked => {
                 self.text.extend_from_slice(b"0\r\n");
-                for (name, value) in trailers.iter().filter(|(name, _)| may_trail(name)) {
+                for (name, value) in &trailers {
                     super::write_field(&mut self.text, name.as_str(), value.as_bytes());
                 }
                 self.tail = b"\r\n";

@@ -37,11 +37,6 @@ const NEVER: [HeaderName; 25] = [
 const FAMILIES: [&str; 6] =
     ["x-forwarded-", "x-real-ip", "x-consumer-", "x-credential-", "keep-alive", "proxy-connection"];
 
-/// Whether a field means the same after a body as it says there.
-pub fn may_trail(name: &HeaderName) -> bool {
-    !NEVER.contains(name) && !FAMILIES.iter().any(|family| name.as_str().starts_with(family))
-}
-
 /// Without those that must not trail.
 pub fn harmless(mut trailers: HeaderMap) -> HeaderMap {
     let odd: Vec<HeaderName> = trailers.keys().filter(|name| !may_trail(name)).cloned().collect();
@@ -49,4 +44,9 @@ pub fn harmless(mut trailers: HeaderMap) -> HeaderMap {
         trailers.remove(name);
     }
     trailers
+}
+
+/// Whether a field means the same after a body as it says there.
+fn may_trail(name: &HeaderName) -> bool {
+    !NEVER.contains(name) && !FAMILIES.iter().any(|family| name.as_str().starts_with(family))
 }
