@@ -74,9 +74,11 @@ fn gateway_status(error: &h1::Error) -> Option<StatusCode> {
         h1::Error::ConnectTimeout | h1::Error::ReadTimeout | h1::Error::SendTimeout => {
             Some(StatusCode::GATEWAY_TIMEOUT)
         }
-        h1::Error::Unsendable(_) | h1::Error::TooLarge | h1::Error::BodyTimeout | h1::Error::RequestBody => {
-            None
-        }
+        h1::Error::Unsendable(_)
+        | h1::Error::TooLarge
+        | h1::Error::BodyTimeout
+        | h1::Error::MalformedBody
+        | h1::Error::RequestBody => None,
     }
 }
 
