@@ -12,6 +12,8 @@ use serde::Serialize;
 
 use crate::{kind::Kind, substitute};
 
+pub use read::yaml;
+
 /// An entry that could not be read or written. It costs no other.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Rejected {

@@ -104,8 +104,12 @@ impl IntoResponse for Answer {
         };
         let mut response = Response::new(body);
         *response.status_mut() = self.status;
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        response.headers_mut().extend(self.headers);
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        // One given by a handler takes the place of the one above.
+        for (name, value) in self.headers {
+            headers.insert(name, value);
+        }
         response
     }
 }

@@ -55,7 +55,8 @@ fn given_key(headers: &HeaderMap, args: &Args) -> Option<String> {
     if let Some(key) = args.get("api_key") {
         return Some(key.to_owned());
     }
-    if let Some(key) = headers.get("x-api-key") {
+    // nginx tells `-` and `_` in names of headers not apart.
+    if let Some(key) = headers.get("x-api-key").or_else(|| headers.get("x_api_key")) {
         return Some(String::from_utf8_lossy(key.as_bytes()).into_owned());
     }
     let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());

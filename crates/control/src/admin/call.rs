@@ -7,7 +7,7 @@ use http::{HeaderMap, Uri, header::CONTENT_LENGTH};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-use super::answer::Answer;
+use super::{answer::Answer, cjson};
 
 /// The largest body taken: APISIX's 1.5 MiB.
 pub const MAX_BODY: usize = 1_572_864;
@@ -95,15 +95,22 @@ pub fn json_body(bytes: &[u8]) -> Result<Option<Value>, Answer> {
     if bytes.is_empty() {
         return Ok(None);
     }
-    let lenient =
-        |error| serde_json::from_slice(&escape_controls(bytes)).map_err(|_: serde_json::Error| error);
-    serde_json::from_slice(bytes).or_else(lenient).map(Some).map_err(|error| {
+    parse(bytes).map(Some).map_err(|reason| {
         let body = String::from_utf8_lossy(bytes);
         Answer::json(
             http::StatusCode::BAD_REQUEST,
-            json!({ "error_msg": format!("invalid request body: {error}"), "req_body": body }),
+            json!({ "error_msg": format!("invalid request body: {reason}"), "req_body": body }),
         )
     })
+}
+
+/// Parses JSON as APISIX does, with its words for what is wrong.
+pub fn parse(bytes: &[u8]) -> Result<Value, String> {
+    let lenient =
+        |error| serde_json::from_slice(&escape_controls(bytes)).map_err(|_: serde_json::Error| error);
+    serde_json::from_slice(bytes)
+        .or_else(lenient)
+        .map_err(|error| cjson::complaint(bytes).unwrap_or_else(|| error.to_string()))
 }
 
 /// Line feeds and tabs inside strings are no JSON, but APISIX takes them, and users paste whole `.proto` files.

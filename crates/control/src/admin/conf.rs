@@ -22,7 +22,7 @@ pub fn configuration(body: Option<Value>) -> Result<Conf, Answer> {
 }
 
 /// What APISIX's schema checker calls the type of a value.
-fn lua_type(value: &Value) -> &'static str {
+pub fn lua_type(value: &Value) -> &'static str {
     match value {
         Value::Null => "userdata",
         Value::Bool(_) => "boolean",

@@ -1,7 +1,8 @@
 //! `/configs`: the whole configuration of a group, read and replaced at once, as in APISIX's API-driven mode.
 //!
 //! The rule to know: a kind is replaced when its `…_conf_version` grows or is not given, and left alone when it
-//! stays the same. Versions and digest are those of the last replacement through this process; they start at 0.
+//! stays the same; so is a resource with its `modifiedIndex`. Versions, indexes and digest are those of the last
+//! replacement through this process; they start at 0.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -9,7 +10,7 @@ use std::{
 };
 
 use http::{HeaderMap, StatusCode, header::ACCEPT};
-use model::{Key, Kind};
+use model::{Key, Kind, Resource};
 use serde_json::{Map, Number, Value, json};
 use store::{Commit, Expect, Write};
 
@@ -28,6 +29,15 @@ pub struct Whole {
     digest: Option<String>,
     modified: u64,
     versions: BTreeMap<Kind, Number>,
+    /// The client's own, of resources that came with one.
+    indexes: HashMap<Key, Number>,
+}
+
+/// What the store is to have of the kinds that are replaced.
+struct Wanted {
+    kinds: Vec<Kind>,
+    resources: HashMap<Key, Value>,
+    indexes: HashMap<Key, Number>,
 }
 
 /// `GET` and `HEAD`: everything, in plain text but for private keys.
@@ -35,9 +45,9 @@ pub async fn get(group: &Group, rules: &Rules, headers: &HeaderMap) -> Outcome {
     let snapshot = group.store.snapshot().await?;
     let mut whole = Map::new();
     for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Credentials) {
-        let mut resources: Vec<Value> = snapshot.of(kind).map(|resource| shown(resource, rules)).collect();
+        let mut resources: Vec<Value> = snapshot.of(kind).map(|one| group.shown(one, rules)).collect();
         if kind == Kind::Consumers {
-            resources.extend(snapshot.of(Kind::Credentials).map(|credential| shown(credential, rules)));
+            resources.extend(snapshot.of(Kind::Credentials).map(|one| group.shown(one, rules)));
         }
         if !resources.is_empty() {
             whole.insert(kind.to_string(), Value::Array(resources));
@@ -64,72 +74,104 @@ pub async fn put(group: &Group, rules: &Rules, headers: &HeaderMap, body: &[u8])
     if group.remembered().digest.as_deref() == Some(digest) {
         return Ok(Answer::empty(StatusCode::NO_CONTENT));
     }
+    validate::versions(whole).map_err(Answer::bad)?;
     if let Some(first) = validate::errors(rules, whole).first() {
         return Err(Answer::bad(first["error"].as_str().unwrap_or_default()));
     }
     let _lock = group.lock(true).await?;
     let versions = group.remembered().next(whole)?;
     let replaced = |kind: &Kind| versions.get(kind) != Some(&group.remembered().version(*kind));
-    let kinds: Vec<Kind> = versions.keys().copied().filter(replaced).collect();
-    let kinds = &kinds;
-    group
-        .commit(|| async move {
-            Ok((changes(group, rules, whole, kinds).await?, Answer::empty(StatusCode::ACCEPTED)))
-        })
-        .await
-        .map(|answer| {
-            *group.remembered() = Whole { digest: Some(digest.to_owned()), modified: now(), versions };
-            group.remembered().tell(answer)
-        })
+    let wanted = Wanted::read(whole, versions.keys().copied().filter(replaced).collect());
+    let wanted = &wanted;
+    let answer = group
+        .commit(
+            || async move { Ok((wanted.changes(group, rules).await?, Answer::empty(StatusCode::ACCEPTED))) },
+        )
+        .await?;
+    let mut remembered = group.remembered();
+    remembered.indexes.retain(|key, _| !wanted.kinds.contains(&kept_with(key.kind)));
+    remembered.indexes.extend(wanted.indexes.clone());
+    remembered.digest = Some(digest.to_owned());
+    remembered.modified = now();
+    remembered.versions = versions;
+    Ok(remembered.tell(answer))
 }
 
-/// What must be written so that the store has what `whole` says of these kinds, and nothing else.
-async fn changes(group: &Group, rules: &Rules, whole: &Value, kinds: &[Kind]) -> Result<Commit, Answer> {
-    let snapshot = group.store.snapshot().await?;
-    let mut wanted: HashMap<Key, Value> = HashMap::new();
-    for kind in kinds {
-        let resources = whole.get(kind.name()).and_then(Value::as_array);
-        wanted.extend(resources.into_iter().flatten().filter_map(|conf| keyed(*kind, conf)));
-    }
-    let mut commit = Commit::default();
-    for old in snapshot.iter().filter(|old| kinds.contains(&kept_with(old.key.kind))) {
-        let mut plain: Value = old.read().unwrap_or_default();
-        rules.reveal(old.key.kind, &mut plain);
-        match wanted.get_mut(&old.key) {
-            Some(new) => {
-                rules.reveal(old.key.kind, new);
-                if *new == plain {
-                    wanted.remove(&old.key);
-                    continue;
+impl Wanted {
+    fn read(whole: &Value, kinds: Vec<Kind>) -> Self {
+        let (mut resources, mut indexes) = (HashMap::new(), HashMap::new());
+        for kind in &kinds {
+            let list = whole.get(kind.name()).and_then(Value::as_array);
+            for (at, conf) in list.into_iter().flatten().enumerate() {
+                let Some((key, conf, index)) = keyed(*kind, at, conf) else { continue };
+                if let Some(index) = index {
+                    indexes.insert(key.clone(), index);
                 }
+                resources.insert(key, conf);
             }
-            None => commit.writes.push(Write::Delete { key: old.key.clone() }),
         }
-        commit.expect.push((old.key.clone(), Expect::At(old.modified)));
+        Self { kinds, resources, indexes }
     }
-    for (key, mut conf) in wanted {
-        if snapshot.get(&key).is_none() {
-            commit.expect.push((key.clone(), Expect::Absent));
+
+    /// What must be written so that the store has this and nothing else.
+    async fn changes(&self, group: &Group, rules: &Rules) -> Result<Commit, Answer> {
+        let snapshot = group.store.snapshot().await?;
+        let mut commit = Commit::default();
+        for old in snapshot.iter().filter(|old| self.kinds.contains(&kept_with(old.key.kind))) {
+            if !self.resources.contains_key(&old.key) {
+                commit.expect.push((old.key.clone(), Expect::At(old.modified)));
+                commit.writes.push(Write::Delete { key: old.key.clone() });
+            }
         }
-        rules.conceal(key.kind, &mut conf);
-        commit.writes.push(write(key, conf.to_string(), None));
+        for (key, conf) in &self.resources {
+            let (mut conf, old) = (conf.clone(), snapshot.get(key));
+            rules.reveal(key.kind, &mut conf);
+            match old {
+                Some(old) if self.is_unchanged(group, key) || is_same(old, &conf, rules) => continue,
+                Some(old) => commit.expect.push((key.clone(), Expect::At(old.modified))),
+                None => commit.expect.push((key.clone(), Expect::Absent)),
+            }
+            rules.conceal(key.kind, &mut conf);
+            commit.writes.push(write(key.clone(), conf.to_string(), None));
+        }
+        Ok(commit)
     }
-    Ok(commit)
+
+    /// Whether the client says that it is what it was.
+    fn is_unchanged(&self, group: &Group, key: &Key) -> bool {
+        self.indexes.get(key).is_some_and(|index| group.remembered().indexes.get(key) == Some(index))
+    }
 }
 
-/// A checked resource of a whole configuration with its key, as it is kept.
-fn keyed(kind: Kind, conf: &Value) -> Option<(Key, Value)> {
+fn is_same(old: &Resource, conf: &Value, rules: &Rules) -> bool {
+    let mut plain: Value = old.read().unwrap_or_default();
+    rules.reveal(old.key.kind, &mut plain);
+    plain == *conf
+}
+
+/// A checked resource of a whole configuration: its key, how it is kept, and its index. One without an id gets
+/// APISIX's: `arr_` and its place in the list.
+fn keyed(kind: Kind, at: usize, conf: &Value) -> Option<(Key, Value, Option<Number>)> {
     let mut conf = conf.clone();
-    conf.as_object_mut()?.shift_remove("modifiedIndex");
+    let index = match conf.as_object_mut()?.shift_remove(validate::INDEX) {
+        Some(Value::Number(index)) => Some(index),
+        _ => None,
+    };
     let id = conf.get("id").and_then(id_text);
-    match (kind, id) {
+    let key = match (kind, id) {
         (Kind::Consumers, Some(id)) if id.contains("/credentials/") => {
             conf["id"] = json!(id.rsplit('/').next()?);
-            Some((Key::new(Kind::Credentials, id), conf))
+            Key::new(Kind::Credentials, id)
         }
-        (Kind::Consumers, _) => Some((Key::new(kind, conf.get("username")?.as_str()?), conf)),
-        (_, id) => Some((Key::new(kind, id?), conf)),
-    }
+        (Kind::Consumers, _) => Key::new(kind, conf.get("username")?.as_str()?),
+        (_, Some(id)) => Key::new(kind, id),
+        (_, None) => {
+            let id = format!("arr_{}", at + 1);
+            conf["id"] = json!(id);
+            Key::new(kind, id)
+        }
+    };
+    Some((key, conf, index))
 }
 
 /// The list in which a kind stands: credentials are among the consumers.
@@ -140,24 +182,29 @@ const fn kept_with(kind: Kind) -> Kind {
     }
 }
 
-fn shown(resource: &model::Resource, rules: &Rules) -> Value {
-    let mut conf: Value = resource.read().unwrap_or_default();
-    match resource.key.kind {
-        // A private key stays what it is in the store; a PUT takes it back like that.
-        Kind::Ssls => {}
-        kind => rules.reveal(kind, &mut conf),
-    }
-    if let (Kind::Credentials, Value::Object(fields)) = (resource.key.kind, &mut conf) {
-        fields.insert("id".to_owned(), json!(resource.key.id));
-    }
-    conf
-}
-
 fn version_name(kind: Kind) -> String {
     format!("{kind}_conf_version")
 }
 
 impl Group {
+    fn shown(&self, resource: &Resource, rules: &Rules) -> Value {
+        let mut conf: Value = resource.read().unwrap_or_default();
+        match resource.key.kind {
+            // A private key stays what it is in the store; a PUT takes it back like that.
+            Kind::Ssls => {}
+            kind => rules.reveal(kind, &mut conf),
+        }
+        if let Value::Object(fields) = &mut conf {
+            if resource.key.kind == Kind::Credentials {
+                fields.insert("id".to_owned(), json!(resource.key.id));
+            }
+            if let Some(index) = self.remembered().indexes.get(&resource.key) {
+                fields.insert(validate::INDEX.to_owned(), Value::Number(index.clone()));
+            }
+        }
+        conf
+    }
+
     fn remembered(&self) -> MutexGuard<'_, Whole> {
         self.whole.lock().unwrap_or_else(PoisonError::into_inner)
     }

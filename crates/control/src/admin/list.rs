@@ -79,7 +79,7 @@ impl Page {
     }
 }
 
-/// What a resource must be like to be listed. An empty argument asks for nothing.
+/// What a resource must be like to be listed.
 struct Filter<'a> {
     name: Option<Pattern>,
     label: Option<&'a str>,
@@ -103,12 +103,12 @@ impl Pattern {
 
 impl<'a> Filter<'a> {
     fn read(args: &'a Args) -> Self {
-        let given = |name| args.get(name).filter(|text| !text.is_empty());
         Self {
-            name: given("name").map(Pattern::read),
-            label: given("label"),
-            uri: given("uri").map(Pattern::read),
-            fields: given("filter").map(Args::parse).unwrap_or_default(),
+            // Every name fits an empty pattern, that of a resource without a name too.
+            name: args.get("name").filter(|text| !text.is_empty()).map(Pattern::read),
+            label: args.get("label"),
+            uri: args.get("uri").map(Pattern::read),
+            fields: args.get("filter").map(Args::parse).unwrap_or_default(),
         }
     }
 

@@ -6,6 +6,7 @@
 mod answer;
 mod auth;
 mod call;
+mod cjson;
 mod conf;
 mod configs;
 mod frozen;
@@ -15,6 +16,7 @@ mod openapi;
 mod patch;
 mod place;
 mod plugins;
+mod proto;
 mod references;
 mod resource;
 mod rules;
@@ -23,6 +25,7 @@ mod ssl;
 #[cfg(test)]
 mod tests;
 mod unique;
+mod v2;
 mod validate;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
@@ -52,6 +55,14 @@ pub use frozen::Current;
 /// The version of Apache APISIX whose Admin API this is, told in `Server`.
 pub const COMPATIBLE_WITH: &str = "APISIX/3.18.0";
 
+/// The shapes of answers about resources.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Version {
+    #[default]
+    V3,
+    V2,
+}
+
 /// `deployment.admin` of `config.yaml`, and what the API works on.
 #[derive(Clone)]
 pub struct Config {
@@ -64,6 +75,10 @@ pub struct Config {
     pub cors: bool,
     /// `enable_server_tokens`: tell the version in `Server`.
     pub server_tokens: bool,
+    /// `admin_api_version`.
+    pub version: Version,
+    /// APISIX's API-driven mode: nothing is written but whole configurations.
+    pub whole_only: bool,
     /// Whether the gateway proxies TCP and UDP; without it stream routes are refused.
     pub stream: bool,
     /// The store of each gateway group.
@@ -83,6 +98,8 @@ impl Config {
             allow: vec![],
             cors: true,
             server_tokens: true,
+            version: Version::V3,
+            whole_only: false,
             stream: false,
             groups: [("default".to_owned(), store)].into(),
             default_group: "default".to_owned(),
@@ -202,11 +219,17 @@ impl Admin {
             (&Method::HEAD | &Method::GET, ["configs"]) => configs::get(group, &self.rules, headers).await,
             (&Method::PUT, ["configs"]) => configs::put(group, &self.rules, headers, body).await,
             (_, ["plugins" | "schema" | "configs", ..]) => Err(Answer::no_such_path()),
+            _ if self.config.whole_only && *method != Method::GET => Err(Answer::no_such_path()),
             _ => {
                 let place = self.place(segments)?;
                 let body = call::json_body(body)?;
                 args.ttl()?;
-                Handler { group, rules: &self.rules, place, args }.answer(method, body).await
+                let folder = place.folder();
+                let answer = Handler { group, rules: &self.rules, place, args }.answer(method, body).await?;
+                Ok(match self.config.version {
+                    Version::V3 => answer,
+                    Version::V2 => v2::reshape(method, &folder, answer),
+                })
             }
         }
     }
@@ -237,7 +260,8 @@ impl Admin {
         let mut set = |name, value| headers.insert(name, HeaderValue::from_static(value));
         set(header::SERVER, if self.config.server_tokens { COMPATIBLE_WITH } else { "APISIX" });
         if let_in {
-            set(header::HeaderName::from_static("x-api-version"), "v3");
+            let version = if self.config.version == Version::V2 { "v2" } else { "v3" };
+            set(header::HeaderName::from_static("x-api-version"), version);
         }
         if !self.config.cors {
             return;

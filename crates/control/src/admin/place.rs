@@ -49,6 +49,15 @@ impl Place {
         }
     }
 
+    /// The key of the list that the resources here are in, as answers name it.
+    pub fn folder(&self) -> String {
+        match (self.kind, &self.owner) {
+            (Kind::Credentials, Some(owner)) => format!("/apisix/consumers/{owner}/credentials"),
+            (Kind::Secrets, Some(manager)) => format!("/apisix/secrets/{manager}"),
+            (kind, _) => format!("/apisix/{kind}"),
+        }
+    }
+
     /// The key where the path must hold the id: to delete or change a resource.
     pub fn named_key(&self) -> Result<Key, Answer> {
         match &self.id {

@@ -12,7 +12,7 @@ use model::{
 };
 use serde_json::Value;
 
-use super::ssl;
+use super::{proto, ssl};
 
 /// Checks, describes, encrypts and decrypts resources.
 pub struct Rules {
@@ -35,6 +35,7 @@ impl Rules {
                 self.reveal(kind, &mut plain);
                 ssl::check(&plain)
             }
+            Kind::Protos => proto::check(conf.get("content").and_then(Value::as_str).unwrap_or_default()),
             _ if ssl::upstream_of(kind, conf).is_some_and(|upstream| upstream.get("tls").is_some()) => {
                 let mut plain = conf.clone();
                 self.reveal(kind, &mut plain);

@@ -8,9 +8,14 @@ use serde_json::{Value, json};
 
 use super::{
     answer::{Answer, Outcome},
+    call,
+    conf::lua_type,
     place::id_text,
     rules::Rules,
 };
+
+/// The client's own revision of a resource, beside its configuration.
+pub const INDEX: &str = "modifiedIndex";
 
 pub fn answer(rules: &Rules, headers: &HeaderMap, body: &[u8]) -> Outcome {
     let errors = errors(rules, &whole(headers, body)?);
@@ -30,9 +35,11 @@ pub fn whole(headers: &HeaderMap, body: &[u8]) -> Result<Value, Answer> {
     }
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let read = if kind.starts_with("application/yaml") {
-        serde_saphyr::from_slice(body).map_err(|_| "invalid yaml request body".to_owned())
+        let text = std::str::from_utf8(body).ok();
+        let read = text.and_then(|text| model::snapshot_file::yaml(text).ok());
+        read.map(Value::Object).ok_or_else(|| "invalid yaml request body".to_owned())
     } else {
-        serde_json::from_slice(body).map_err(|error| error.to_string())
+        call::parse(body)
     };
     match read {
         Ok(whole @ Value::Object(_)) => Ok(whole),
@@ -44,14 +51,23 @@ pub fn whole(headers: &HeaderMap, body: &[u8]) -> Result<Value, Answer> {
 /// Everything that is wrong with a configuration, resource by resource.
 pub fn errors(rules: &Rules, whole: &Value) -> Vec<Value> {
     let mut errors = Vec::new();
-    for kind in Kind::ALL {
-        let version = format!("{kind}_conf_version");
-        if whole.get(&version).is_some_and(|version| !version.is_number()) {
-            errors.push(json!({ "resource_type": kind, "error": format!("{version} must be a number") }));
+    // Credentials stand among the consumers.
+    for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Credentials) {
+        if let Err((error, got)) = version(whole, kind) {
+            errors.push(json!({ "resource_type": kind, "error": format!("{error}, got {got}") }));
         }
         let mut seen = HashSet::new();
-        let resources = whole.get(kind.name()).and_then(Value::as_array);
-        for (index, conf) in resources.into_iter().flatten().enumerate() {
+        let resources = match whole.get(kind.name()) {
+            Some(Value::Array(resources)) => &resources[..],
+            None | Some(Value::Null) => &[],
+            Some(Value::Object(members)) if members.is_empty() => &[],
+            Some(other) => {
+                let error = format!("{kind} must be an array, got {}", lua_type(other));
+                errors.push(json!({ "resource_type": kind, "error": error }));
+                &[]
+            }
+        };
+        for (index, conf) in resources.iter().enumerate() {
             let problems = [check(rules, kind, conf).err(), duplicate(kind, conf, &mut seen)];
             let id = name_of(conf).unwrap_or_default();
             errors.extend(problems.into_iter().flatten().map(
@@ -62,21 +78,40 @@ pub fn errors(rules: &Rules, whole: &Value) -> Vec<Value> {
     errors
 }
 
+/// Refuses a version that is no number.
+pub fn versions(whole: &Value) -> Result<(), String> {
+    Kind::ALL.into_iter().try_for_each(|kind| version(whole, kind)).map_err(|(error, _)| error)
+}
+
+/// What is wrong with the version of a kind, and what it is.
+fn version(whole: &Value, kind: Kind) -> Result<(), (String, &'static str)> {
+    let name = format!("{kind}_conf_version");
+    match whole.get(&name) {
+        None | Some(Value::Number(_)) => Ok(()),
+        Some(other) => Err((format!("{name} must be a number"), lua_type(other))),
+    }
+}
+
 fn name_of(conf: &Value) -> Option<String> {
     conf.get("id").or_else(|| conf.get("username")).and_then(id_text)
 }
 
-/// Credentials stand among the consumers, told apart by their id.
+/// A credential is told apart from consumers by its id.
 fn check(rules: &Rules, kind: Kind, conf: &Value) -> Result<(), String> {
+    let mut conf = conf.clone();
+    if let Value::Object(fields) = &mut conf
+        && fields.get(INDEX).is_some_and(|index| index.as_u64().is_some())
+    {
+        fields.shift_remove(INDEX);
+    }
     let id = conf.get("id").and_then(id_text).unwrap_or_default();
     match (kind, id.split_once('/')) {
         (Kind::Consumers, Some((_, rest))) if rest.starts_with("credentials/") => {
-            let mut credential = conf.clone();
-            credential["id"] = json!(rest.trim_start_matches("credentials/"));
-            rules.check(Kind::Credentials, &credential)
+            conf["id"] = json!(rest.trim_start_matches("credentials/"));
+            rules.check(Kind::Credentials, &conf)
         }
         (Kind::Secrets, None) => Err(format!("invalid secret id: {id}")),
-        _ => rules.check(kind, conf),
+        _ => rules.check(kind, &conf),
     }
 }
 

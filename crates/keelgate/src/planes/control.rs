@@ -26,7 +26,9 @@ use tokio_util::sync::CancellationToken;
 use super::prove;
 use crate::{
     server::{Server, Site},
-    settings::{AdminRole, AdminSettings, EtcdSettings, ExportSettings, Settings, StoreSettings},
+    settings::{
+        AdminRole, AdminSettings, AdminVersion, EtcdSettings, ExportSettings, Settings, StoreSettings,
+    },
 };
 
 /// A control plane, with its store or still waiting for it.
@@ -67,12 +69,11 @@ pub enum Opening {
 /// Opens the store; a folder is opened now, an etcd cluster later.
 pub fn open(settings: &StoreSettings) -> anyhow::Result<Opening> {
     Ok(match settings {
-        StoreSettings::Embedded { dir } => {
+        StoreSettings::Embedded { dir } | StoreSettings::Whole { dir } => {
             let embedded = store::embedded::Embedded::open(dir)
                 .with_context(|| format!("the embedded store in {} can't be opened", dir.display()))?;
             Opening::Ready(Arc::new(embedded))
         }
-        StoreSettings::Memory => Opening::Ready(Arc::new(store::memory::Memory::new())),
         StoreSettings::Etcd(etcd) => Opening::Dial(Box::new(etcd_config(etcd))),
     })
 }
@@ -265,6 +266,11 @@ fn admin_config(settings: &Settings, admin: &AdminSettings) -> anyhow::Result<ad
         allow: admin.allow.clone(),
         cors: admin.cors,
         server_tokens: settings.proxy.as_ref().is_none_or(|proxy| proxy.server_tokens),
+        version: match admin.version {
+            AdminVersion::V3 => admin::Version::V3,
+            AdminVersion::V2 => admin::Version::V2,
+        },
+        whole_only: matches!(settings.store, Some(StoreSettings::Whole { .. })),
         stream: false,
         groups: BTreeMap::new(),
         default_group: settings.group.clone(),

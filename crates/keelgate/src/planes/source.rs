@@ -44,7 +44,11 @@ pub fn config(settings: &Settings) -> anyhow::Result<source::Config> {
     };
     let mut config = source::Config::new(&settings.group, authority);
     config.data_dir = Some(settings.data_dir.clone());
-    config.guard = Guard { max_shrink: wanted.max_shrink, allow_empty: wanted.allow_empty };
+    config.guard = Guard {
+        max_shrink: wanted.max_shrink,
+        allow_empty: wanted.allow_empty,
+        own_store: matches!(wanted.from, SourceFrom::Own),
+    };
     if let Some(fallback) = &wanted.fallback {
         config.startup_grace = fallback.startup_grace;
         config.fallback_after = fallback.fallback_after;

@@ -277,6 +277,8 @@ pub struct Admin {
     pub enable_admin_cors: bool,
     pub allow_admin: Option<Vec<ipnet_or_ip::Net>>,
     pub admin_listen: Address,
+    /// Default: v3.
+    pub admin_api_version: AdminVersion,
     pub https_admin: bool,
     pub admin_api_mtls: AdminMtls,
 }
@@ -289,6 +291,7 @@ impl Default for Admin {
             enable_admin_cors: true,
             allow_admin: None,
             admin_listen: Address::default(),
+            admin_api_version: AdminVersion::V3,
             https_admin: false,
             admin_api_mtls: AdminMtls::default(),
         }
@@ -333,6 +336,15 @@ impl std::fmt::Debug for AdminKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "AdminKey({}, {:?})", self.name, self.role)
     }
+}
+
+/// The shapes of the Admin API's answers. What APISIX calls `default` is the older one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AdminVersion {
+    V3,
+    #[serde(alias = "default")]
+    V2,
 }
 
 /// What a key may do.

@@ -18,7 +18,7 @@ use std::{
 
 use model::InstanceEnvelope;
 
-pub use file::{AdminRole, LogLevel, Role};
+pub use file::{AdminRole, AdminVersion, LogLevel, Role};
 
 /// Everything this process was told, with defaults filled in and contradictions refused.
 #[derive(Clone, Debug)]
@@ -77,8 +77,10 @@ pub enum StoreSettings {
         dir: PathBuf,
     },
     Etcd(EtcdSettings),
-    /// `apisix.yaml` in a traditional process: held in memory, replaced as a whole through the Admin API.
-    Memory,
+    /// `yaml` in a traditional process, APISIX's API-driven mode: only replaced as a whole, through the Admin API.
+    Whole {
+        dir: PathBuf,
+    },
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -115,6 +117,8 @@ pub struct AdminSettings {
     pub keys: Vec<file::AdminKey>,
     /// Default: true.
     pub key_required: bool,
+    /// Default: v3.
+    pub version: AdminVersion,
     /// `allow_admin`. Default: 127.0.0.0/24; empty lets every address in.
     pub allow: Vec<ipnet::IpNet>,
     /// Default: true.

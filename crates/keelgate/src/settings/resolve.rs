@@ -56,7 +56,9 @@ pub fn resolve(
         (Role::DataPlane, _) => None,
         (_, Provider::Embedded) => Some(StoreSettings::Embedded { dir: data_dir.join("store") }),
         (_, Provider::Etcd) => Some(StoreSettings::Etcd(etcd_or_default())),
-        (Role::Traditional, Provider::Yaml | Provider::Json) => Some(StoreSettings::Memory),
+        (Role::Traditional, Provider::Yaml | Provider::Json) => {
+            Some(StoreSettings::Whole { dir: data_dir.join("standalone") })
+        }
         (Role::ControlPlane, Provider::Yaml | Provider::Json) => None,
     };
     let admin = (role != Role::DataPlane && file.apisix.enable_admin)
@@ -235,6 +237,7 @@ fn admin(admin: &Admin, below: Below<'_>, problems: &mut Vec<Problem>) -> AdminS
         listen: address(Some(admin.admin_listen), ANY, 9180).explicit_if(admin.admin_listen.port.is_some()),
         keys: admin.admin_key.clone().unwrap_or_default(),
         key_required: admin.admin_key_required,
+        version: admin.admin_api_version,
         // APISIX's default; an empty list lets every address in.
         allow: admin.allow_admin.as_ref().map_or_else(
             || ipnet_or_ip::parse("127.0.0.0/24").into_iter().collect(),

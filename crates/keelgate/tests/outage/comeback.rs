@@ -1,6 +1,7 @@
 //! A control plane that comes back without what it had: neither data planes nor the backup follow it down.
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::Value;
 use testkit::gateway::{Gateway, SOON};
@@ -42,6 +43,37 @@ async fn answers(dp: &Gateway, path: &str, status: u16) {
 /// Whether a route leads to the upstream, whatever that thinks of the path.
 async fn reaches(dp: &Gateway, path: &str) -> bool {
     !dp.get(path).await.unwrap().header("x-upstream").is_empty()
+}
+
+#[tokio::test]
+async fn a_nodes_own_store_is_believed_over_an_older_copy() {
+    let upstream = Upstream::start();
+    let mut node = Gateway::traditional(KEELGATE);
+    node.start().await;
+    publish(&node, &upstream).await;
+    node.serves("/ip").await;
+    node.stop().await;
+    // Killed right after the last change, it has not come to keep that.
+    let (copy, older) = (node.data_dir().join("last_good"), node.home().join("older"));
+    copy_folder(&copy, &older);
+    node.start().await;
+    node.delete("routes/ip").await;
+    node.delete("services/httpbin").await;
+    answers(&node, "/ip", 404).await;
+    node.stop().await;
+    fs::remove_dir_all(&copy).unwrap();
+    copy_folder(&older, &copy);
+
+    node.start().await;
+    answers(&node, "/ip", 404).await;
+    released(&node).await;
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
 }
 
 #[tokio::test]

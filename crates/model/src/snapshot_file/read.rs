@@ -56,7 +56,6 @@ impl Snapshot {
                         .enumerate()
                         .for_each(|(at, entry)| reading.entry(kind, at, &entry.to_string()));
                 }
-                Value::Null => {}
                 Value::Object(members) if members.is_empty() => {}
                 _ => reading.not_a_list(kind),
             }
@@ -74,16 +73,20 @@ where
     file.into_iter().filter_map(move |(name, list)| Some((kinds(name)?, list)))
 }
 
-/// Parses YAML into plain values. The file is in memory already, so its own size is all the limit it needs; aliases,
+/// Parses YAML into plain values, as APISIX does. The file is in memory already, so its own size is all the limit it needs; aliases,
 /// which could make it grow, keep the parser's limits.
-fn yaml(text: &str) -> Result<Map<String, Value>, FileError> {
+pub fn yaml(text: &str) -> Result<Map<String, Value>, FileError> {
     let limit = 4 * text.len() + 1000;
     let options = serde_saphyr::options! {
         with_snippet: false,
         budget: serde_saphyr::budget! { max_events: limit, max_nodes: limit, max_total_scalar_bytes: limit },
     };
     serde_saphyr::from_str_with_options::<Option<Map<String, Value>>>(text, options)
-        .map(Option::unwrap_or_default)
+        .map(|file| {
+            let mut file = file.unwrap_or_default();
+            file.values_mut().for_each(nothing_is_empty);
+            file
+        })
         .map_err(|error| {
             let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
             let reason = error.to_string();
@@ -91,6 +94,16 @@ fn yaml(text: &str) -> Result<Map<String, Value>, FileError> {
             let reason = reason.trim_end_matches(&format!(" at line {line}, column {column}")).to_owned();
             FileError::Yaml { line, column, reason }
         })
+}
+
+/// A key without a value, as in `key-auth:`, has an empty table in APISIX.
+fn nothing_is_empty(value: &mut Value) {
+    match value {
+        Value::Null => *value = Value::Object(Map::new()),
+        Value::Array(items) => items.iter_mut().for_each(nothing_is_empty),
+        Value::Object(members) => members.values_mut().for_each(nothing_is_empty),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 /// A snapshot on its way in.

@@ -44,6 +44,8 @@ pub fn doubt(authority: Origin, guard: Guard, (offer, whole): (&Facts, bool), ba
         // A backup was measured before it was written; one without a manifest was not.
         Origin::Bucket => (empty && offer.sequence.is_none()).then_some(Doubt::Empty),
         _ if !whole => None,
+        // Its history is on this machine, whole: what it has less of was deleted through this process.
+        _ if guard.own_store && offer.is_of_store(base) => None,
         _ if empty => Some(Doubt::Empty),
         _ if is_other_store(offer, base) && offer.resources < base.resources => Some(Doubt::OtherStore),
         _ if is_shrunk(offer, base, guard.max_shrink) => Some(Doubt::Shrunk),
@@ -97,9 +99,18 @@ mod tests {
 
     #[test]
     fn may_be_told_to_let_empty_ones_pass() {
-        let guard = Guard { max_shrink: 1.0, allow_empty: true };
+        let guard = Guard { max_shrink: 1.0, allow_empty: true, ..Guard::default() };
         let (offer, base) = (facts("a", 11, 0), facts("a", 10, 10));
         assert_eq!(doubt(Origin::ControlPlane, guard, (&offer, true), &base), None);
+    }
+
+    #[test]
+    fn the_own_store_is_believed_unless_it_is_another() {
+        let (guard, base) = (Guard { own_store: true, ..Guard::default() }, facts("a", 10, 10));
+        let found = |offer: &Facts| doubt(Origin::ControlPlane, guard, (offer, true), &base);
+        assert_eq!(found(&facts("a", 11, 0)), None);
+        assert_eq!(found(&facts("a", 9, 10)), Some(Doubt::Older));
+        assert_eq!(found(&facts("b", 1, 0)), Some(Doubt::Empty));
     }
 
     #[test]

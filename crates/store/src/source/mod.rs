@@ -158,11 +158,13 @@ pub struct Guard {
     /// Part of the resources that may be gone: 0.5 is half of them.
     pub max_shrink: f64,
     pub allow_empty: bool,
+    /// The authority is this process's own store.
+    pub own_store: bool,
 }
 
 impl Default for Guard {
     fn default() -> Self {
-        Self { max_shrink: 0.5, allow_empty: false }
+        Self { max_shrink: 0.5, allow_empty: false, own_store: false }
     }
 }
 

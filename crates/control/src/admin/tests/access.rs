@@ -25,6 +25,7 @@ async fn a_key_is_asked_for() {
     assert_eq!(status(&api, put, &[]).await, 401);
     assert_eq!(status(&api, put, &[("x-api-key", "wrong")]).await, 401);
     assert_eq!(status(&api, put, &[("x-api-key", "admin-key")]).await, 201);
+    assert_eq!(status(&api, put, &[("x_api_key", "admin-key")]).await, 200);
     assert_eq!(status(&api, "PUT /routes/1?api_key=admin-key", &[]).await, 200);
     assert_eq!(status(&api, put, &[("cookie", "a=b; x_api_key=admin-key")]).await, 200);
     assert_eq!(status(&api, put, &[("x-api-key", "viewer-key")]).await, 401);
@@ -48,6 +49,28 @@ async fn without_keys_nobody_is_let_in_unless_none_is_required() {
     let api = guarded(|config| config.key_required = false);
     assert_eq!(status(&api, "GET /routes", &[("x-api-key", "wrong")]).await, 200);
     assert_eq!(status(&api, "PUT /routes/1", &[]).await, 201);
+}
+
+#[tokio::test]
+async fn the_older_version_tells_what_was_done() {
+    let api = guarded(|config| (config.key_required, config.version) = (false, Version::V2));
+    let node = json!({ "key": "/apisix/routes/1", "value": { "uri": "/", "id": "1" }, "createdIndex": null });
+    api.script(&[
+        ("PUT /routes/1", route("/"), 201, json!({ "action": "set", "node": node })),
+        ("PATCH /routes/1", json!({ "desc": "x" }), 200, json!({ "action": "compareAndSwap", "node": node })),
+        ("GET /routes/1", Value::Null, 200, json!({ "action": "get", "node": node })),
+        ("GET /routes/2", Value::Null, 404, json!({ "message": "Key not found", "node": null })),
+        ("DELETE /routes/1", Value::Null, 200, json!({ "action": "delete", "deleted": "1", "node": {} })),
+        ("POST /routes", route("/"), 201, json!({ "action": "create", "node": { "value": { "uri": "/" } } })),
+    ])
+    .await;
+    let list = api.call("GET /routes", &Value::Null).await;
+    let node = &list.json()["node"];
+    assert_eq!(
+        (&node["key"], &node["dir"], list.header("x-api-version")),
+        (&json!("/apisix/routes"), &json!(true), Some("v2"))
+    );
+    assert_eq!(node["nodes"].as_array().unwrap().len(), 1);
 }
 
 #[tokio::test]

@@ -49,6 +49,8 @@ async fn filters_narrow_the_list_before_it_is_cut() {
     assert_eq!(ids(&api, "/routes?name=(").await, [""; 0]);
     assert_eq!(ids(&api, "/routes?label=1").await, ["1"]);
     assert_eq!(ids(&api, "/routes?label=x").await, [""; 0]);
+    assert_eq!(ids(&api, "/routes?label=").await, [""; 0]);
+    assert_eq!(ids(&api, "/routes?name=&uri=").await.len(), 11);
     assert_eq!(ids(&api, "/routes?uri=hello1").await, ["1", "10", "11"]);
     assert_eq!(ids(&api, "/routes?uri=hello1&label=10").await, ["10"]);
     assert_eq!(ids(&api, "/routes?name=test&uri=foo&label=").await, [""; 0]);

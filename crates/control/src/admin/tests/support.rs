@@ -10,7 +10,7 @@ pub use serde_json::{Value, json};
 pub use store::{Store, memory::Memory};
 use tower::ServiceExt;
 
-pub use crate::admin::{AdminKey, Config, Role, router};
+pub use crate::admin::{AdminKey, Config, Role, Version, router};
 
 /// What a client gets.
 #[derive(Debug)]
