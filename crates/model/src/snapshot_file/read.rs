@@ -97,7 +97,7 @@ pub fn yaml(text: &str) -> Result<Map<String, Value>, FileError> {
 }
 
 /// A key without a value, as in `key-auth:`, has an empty table in APISIX.
-fn nothing_is_empty(value: &mut Value) {
+pub(super) fn nothing_is_empty(value: &mut Value) {
     match value {
         Value::Null => *value = Value::Object(Map::new()),
         Value::Array(items) => items.iter_mut().for_each(nothing_is_empty),
