@@ -79,8 +79,8 @@ fn operations(kind: Kind, base: &str, one: bool) -> Value {
 fn operation(kind: Kind, method: &Method, one: bool) -> Value {
     let noun = kind.singular();
     let (verb, codes): (&str, &[u16]) = match *method {
-        Method::GET if one => ("get", &[200, 404]),
-        Method::GET => ("list", &[200, 404]),
+        Method::GET if one => ("get", &[200, 400, 404]),
+        Method::GET => ("list", &[200, 400, 404]),
         Method::POST => ("create", &[201, 400]),
         Method::PUT => ("put", &[200, 201, 400, 404]),
         Method::PATCH => ("patch", &[200, 400, 404]),
