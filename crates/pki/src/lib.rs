@@ -7,7 +7,9 @@ mod unchecked;
 
 use std::sync::{Arc, OnceLock};
 
-use rustls::{RootCertStore, crypto::CryptoProvider, sign::CertifiedKey};
+use rustls::{
+    CertificateError, Error, InconsistentKeys, RootCertStore, crypto::CryptoProvider, sign::CertifiedKey,
+};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 
 pub use unchecked::Unchecked;
@@ -17,12 +19,12 @@ pub use unchecked::Unchecked;
 pub enum Bad {
     #[error("the certificate is not PEM with at least one certificate")]
     Certificate,
-    #[error("the key is not a PEM private key")]
+    #[error("the key is not a PEM private key of a kind we know")]
     Key,
     #[error("the key does not belong to the certificate")]
     Mismatch,
-    #[error("the certificate or key can't be used: {0}")]
-    Unusable(#[source] rustls::Error),
+    #[error("the certificate can't be used: {0}")]
+    Unusable(#[source] Error),
 }
 
 /// What all our TLS is made of. One for the process: it is long and never changes.
@@ -46,12 +48,16 @@ pub fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, Bad> {
 /// A certificate, those that vouch for it, and its key.
 pub fn certified_key(cert: &[u8], key: &[u8]) -> Result<CertifiedKey, Bad> {
     let chain = certificates(cert)?;
-    CertifiedKey::from_der(chain, private_key(key)?, provider()).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(_) => Bad::Mismatch,
+    let key = provider().key_provider.load_private_key(private_key(key)?).map_err(|_| Bad::Key)?;
+    let pair = CertifiedKey::new(chain, key);
+    match pair.keys_match() {
+        // Which key it is can't be told for every kind of key; a mismatch can.
+        Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(pair),
+        Err(Error::InconsistentKeys(_)) => Err(Bad::Mismatch),
         // What is in the armour is no certificate.
-        rustls::Error::InvalidCertificate(rustls::CertificateError::BadEncoding) => Bad::Certificate,
-        other => Bad::Unusable(other),
-    })
+        Err(Error::InvalidCertificate(CertificateError::BadEncoding)) => Err(Bad::Certificate),
+        Err(other) => Err(Bad::Unusable(other)),
+    }
 }
 
 /// Those whom a PEM text says to believe.
@@ -59,7 +65,7 @@ pub fn roots(pem: &[u8]) -> Result<RootCertStore, Bad> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(pem)? {
         roots.add(certificate).map_err(|error| match error {
-            rustls::Error::InvalidCertificate(rustls::CertificateError::BadEncoding) => Bad::Certificate,
+            Error::InvalidCertificate(CertificateError::BadEncoding) => Bad::Certificate,
             other => Bad::Unusable(other),
         })?;
     }

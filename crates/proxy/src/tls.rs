@@ -9,6 +9,7 @@ mod certificate;
 mod ciphers;
 mod clients;
 mod handshake;
+mod ocsp;
 mod resumption;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub use certificate::{BadCertificate, Certificate, Offer};
 pub use ciphers::{Ciphers, name as cipher_name};
 pub use clients::Clients;
 pub use handshake::{Handshake, Peer, Refusal};
+pub use ocsp::Staple;
 
 /// `apisix.ssl`, as far as plans go.
 #[derive(Clone, Debug)]
@@ -56,6 +58,8 @@ pub struct Certificates {
     wild: Table,
     /// How many ask clients for certificates.
     asking: usize,
+    /// Those that are shown with their issuer's word, by id.
+    stapling: imbl::OrdMap<Arc<str>, Arc<Certificate>>,
 }
 
 type Table = imbl::HashMap<Arc<str>, SmallVec<[Arc<Certificate>; 1]>>;
@@ -71,6 +75,9 @@ impl Certificates {
             held.insert(at, Arc::clone(certificate));
         }
         self.asking += usize::from(certificate.clients.is_some());
+        if certificate.staples().next().is_some() {
+            self.stapling.insert(Arc::clone(&certificate.id), Arc::clone(certificate));
+        }
     }
 
     /// Takes out what [`Certificates::insert`] added.
@@ -84,6 +91,9 @@ impl Certificates {
             }
         }
         self.asking -= usize::from(certificate.clients.is_some());
+        if self.stapling.get(&certificate.id).is_some_and(|held| Arc::ptr_eq(held, certificate)) {
+            self.stapling.remove(&certificate.id);
+        }
     }
 
     fn table(&mut self, name: &Arc<str>) -> (&mut Table, Arc<str>) {
@@ -105,6 +115,11 @@ impl Certificates {
         let label = name.find('.').unwrap_or(name.len());
         let mut rests = (0..=label).filter_map(|at| name.get(at..)).chain([""]);
         rests.find_map(|rest| self.wild.get(rest)).and_then(|held| held.first())
+    }
+
+    /// What issuers have to be asked for.
+    pub fn staples(&self) -> impl Iterator<Item = &Arc<Staple>> {
+        self.stapling.values().flat_map(|certificate| certificate.staples())
     }
 
     /// Whether any asks clients for certificates.

@@ -64,7 +64,7 @@ fn wording(bad: &pki::Bad) -> String {
         pki::Bad::Certificate => "failed to parse cert: PEM_read_bio_X509_AUX() failed".to_owned(),
         pki::Bad::Key => "failed to parse key: PEM_read_bio_PrivateKey() failed".to_owned(),
         pki::Bad::Mismatch => "failed to parse key: it is not the key of the certificate".to_owned(),
-        pki::Bad::Unusable(error) => format!("failed to parse key: {error}"),
+        pki::Bad::Unusable(error) => format!("failed to parse cert: {error}"),
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod control;
 pub mod data;
+mod ocsp;
 mod source;
 mod tls;
 
@@ -271,6 +272,7 @@ impl Planes {
         let data = Arc::new(DataPlane::new(under));
         let engine = Engine::start(config, Listeners::default(), data.shared.clone());
         self.engine = Some(engine.context("the proxy")?);
+        tokio::spawn(ocsp::run(Arc::downgrade(&data.shared)));
         self.data = Some(data);
         Ok(None)
     }

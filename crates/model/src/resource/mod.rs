@@ -21,7 +21,7 @@ pub use consumer::{Consumer, ConsumerGroup, Credential};
 pub use node::{Node, split_address};
 pub use other::{GlobalRule, PluginConfig, PluginMetadata, Proto, Secret};
 pub use route::{Route, Service, StreamRoute};
-pub use ssl::{ClientVerification, Ssl, SslType};
+pub use ssl::{ClientVerification, OcspStapling, Ssl, SslType};
 pub use upstream::{Balance, HashOn, KeepalivePool, PassHost, Scheme, Upstream, UpstreamTls};
 
 use crate::kind::Kind;

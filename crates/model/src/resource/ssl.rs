@@ -31,6 +31,8 @@ pub struct Ssl {
     #[serde(default)]
     pub client: Option<ClientVerification>,
     #[serde(default)]
+    pub ocsp_stapling: Option<OcspStapling>,
+    #[serde(default)]
     pub status: Status,
     /// Empty: the process's.
     #[serde(default, deserialize_with = "lenient::list")]
@@ -71,6 +73,23 @@ pub struct ClientVerification {
     /// Requests to these URIs need no certificate.
     #[serde(default, deserialize_with = "lenient::list")]
     pub skip_mtls_uri_regex: Vec<Box<str>>,
+}
+
+/// Whether clients are shown what the issuer says of the certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct OcspStapling {
+    #[serde(default)]
+    pub enabled: bool,
+    /// Whether it is shown whatever it says.
+    #[serde(default)]
+    pub skip_verify: bool,
+    /// How long an answer will do, in seconds.
+    #[serde(default = "hour")]
+    pub cache_ttl: u64,
+}
+
+fn hour() -> u64 {
+    3600
 }
 
 fn one() -> u32 {

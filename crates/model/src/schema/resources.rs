@@ -146,6 +146,14 @@ pub(super) fn ssl() -> Value {
                 },
                 "required": ["ca"],
             },
+            "ocsp_stapling": {
+                "type": "object",
+                "properties": {
+                    "enabled": {"type": "boolean", "default": false},
+                    "skip_verify": {"type": "boolean", "default": false},
+                    "cache_ttl": {"type": "integer", "minimum": 60, "default": 3600},
+                },
+            },
             "status": status(),
             "ssl_protocols": {
                 "type": "array",

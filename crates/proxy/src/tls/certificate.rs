@@ -10,8 +10,9 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 use smallvec::SmallVec;
+use x509_parser::{certificate::X509Certificate, prelude::FromDer as _, time::ASN1Time};
 
-use super::{Clients, Settings, resumption};
+use super::{Clients, Settings, Staple, resumption};
 use crate::lasting::Lasting;
 
 /// The certificates of one `ssls` resource and the names they stand for.
@@ -24,6 +25,7 @@ pub struct Certificate {
     pub clients: Option<Arc<Clients>>,
     /// By [`Offer`].
     configs: [Arc<ServerConfig>; 3],
+    keys: Arc<Keys>,
 }
 
 /// What is spoken over TLS.
@@ -66,7 +68,7 @@ impl Certificate {
         if ssl.kind != SslType::Server || !ssl.status.is_on() {
             return Ok(None);
         }
-        let keys = Arc::new(Keys::read(ssl)?);
+        let keys = Arc::new(Keys::read(id, ssl, lasting)?);
         let clients = ssl.client.as_ref().map(Clients::read).transpose()?.map(Arc::new);
         let versions = versions(id, ssl, settings)?;
         let make = |clients: Option<Arc<Clients>>| {
@@ -91,12 +93,17 @@ impl Certificate {
         http.alpn_protocols.insert(0, b"h2".to_vec());
         let names = ssl.snis().map(|name| name.trim_end_matches('.').to_ascii_lowercase().into()).collect();
         let configs = [http1, Arc::new(http), Arc::new(stream)];
-        Ok(Some(Self { id: id.into(), names, clients, configs }))
+        Ok(Some(Self { id: id.into(), names, clients, configs, keys }))
     }
 
     /// How a handshake goes on from here.
     pub fn config(&self, offer: Offer) -> &Arc<ServerConfig> {
         &self.configs[offer as usize]
+    }
+
+    /// What its issuers have to be asked for.
+    pub fn staples(&self) -> impl Iterator<Item = &Arc<Staple>> {
+        self.keys.0.iter().filter_map(|shown| shown.staple.as_ref())
     }
 }
 
@@ -120,10 +127,18 @@ fn versions(
 }
 
 /// The pairs of one resource: at least one; several where the same names have keys of several algorithms.
-struct Keys(SmallVec<[Arc<CertifiedKey>; 1]>);
+struct Keys(SmallVec<[Shown; 1]>);
+
+/// What a client gets to see.
+struct Shown {
+    key: Arc<CertifiedKey>,
+    /// The issuer's word on it, where that is to be shown too.
+    staple: Option<Arc<Staple>>,
+}
 
 impl Keys {
-    fn read(ssl: &Ssl) -> Result<Self, BadCertificate> {
+    fn read(id: &str, ssl: &Ssl, lasting: &Lasting) -> Result<Self, BadCertificate> {
+        let stapling = ssl.ocsp_stapling.as_ref().filter(|stapling| stapling.enabled);
         let mut keys = SmallVec::new();
         for (at, (cert, key)) in ssl.pairs().enumerate() {
             let key =
@@ -131,19 +146,40 @@ impl Keys {
                     0 => BadCertificate::Pair(bad),
                     at => BadCertificate::Further(at, bad),
                 })?;
-            keys.push(Arc::new(key));
+            warn_if_expired(id, &key);
+            let key = Arc::new(key);
+            let staple = stapling.and_then(|conf| {
+                let staple = Staple::new(&key, conf, lasting);
+                staple
+                    .inspect_err(|reason| tracing::warn!(ssl = id, reason, "no OCSP response to staple"))
+                    .ok()
+            });
+            keys.push(Shown { key, staple });
         }
         // RSA costs most: it is for clients that can't do otherwise.
-        keys.sort_by_key(|key: &Arc<CertifiedKey>| key.key.algorithm() == SignatureAlgorithm::RSA);
+        keys.sort_by_key(|shown: &Shown| shown.key.key.algorithm() == SignatureAlgorithm::RSA);
         Ok(Self(keys))
+    }
+}
+
+/// It is shown all the same: some clients don't mind, and none is better off without.
+fn warn_if_expired(id: &str, key: &CertifiedKey) {
+    let Some(Ok((_, certificate))) = key.cert.first().map(|der| X509Certificate::from_der(der)) else {
+        return;
+    };
+    if certificate.validity().not_after < ASN1Time::now() {
+        let since = certificate.validity().not_after;
+        tracing::warn!(ssl = id, %since, "the certificate has expired");
     }
 }
 
 impl ResolvesServerCert for Keys {
     /// The first key the client can verify; none fits: the first, and the client says so.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let fits = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
-        self.0.iter().find(fits).or_else(|| self.0.first()).cloned()
+        let fits = |shown: &&Shown| shown.key.key.choose_scheme(hello.signature_schemes()).is_some();
+        let shown = self.0.iter().find(fits).or_else(|| self.0.first())?;
+        let stapled = shown.staple.as_ref().and_then(|staple| staple.show());
+        Some(stapled.unwrap_or_else(|| Arc::clone(&shown.key)))
     }
 }
 

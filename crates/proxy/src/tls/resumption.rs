@@ -29,7 +29,26 @@ pub enum Kept {
 }
 
 /// A key for tickets that outlives configurations, so that a ticket does too.
+#[derive(Debug)]
 pub struct Tickets(Arc<dyn ProducesTickets>);
+
+impl ProducesTickets for Tickets {
+    fn enabled(&self) -> bool {
+        self.0.enabled()
+    }
+
+    fn lifetime(&self) -> u32 {
+        self.0.lifetime()
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        self.0.encrypt(plain)
+    }
+
+    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
+        self.0.decrypt(cipher)
+    }
+}
 
 impl Kept {
     /// Tickets live for hours; who has shown a certificate is looked at again after minutes.
@@ -57,7 +76,7 @@ impl Kept {
         match self {
             Self::Here(sessions) => config.session_storage = sessions,
             Self::There(tickets) => {
-                config.ticketer = Arc::clone(&tickets.0);
+                config.ticketer = tickets;
                 config.session_storage = Arc::new(NoServerSessionStorage {});
             }
         }
