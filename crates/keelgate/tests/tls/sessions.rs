@@ -41,7 +41,7 @@ async fn by_what_we_remember_and_by_tickets() {
         node.has(&[("ssls/1", shop.clone()), ("ssls/2", bank), ("ssls/3", ssl(&pair, &["open.test"]))]).await;
         for version in ["-tls1_2", "-tls1_3"] {
             // On either worker, again and again.
-            for _ in 0..4 {
+            for _ in 0..2 {
                 assert!(resumes(&node, version, ("open.test", "open.test"), None).await, "{version}");
                 assert!(resumes(&node, version, ("shop.test", "shop.test"), None).await, "{version}");
             }

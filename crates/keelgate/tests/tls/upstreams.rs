@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use testkit::certs::Ca;
 use testkit::upstream::Upstream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::Node;
 
@@ -55,4 +56,18 @@ async fn certificates_of_ours_by_value_and_by_id_with_verification_on() {
     // The key is never told, and never kept in plain text.
     let shown = node.admin(http::Method::GET, "routes/1", &Value::Null).await.text();
     assert!(!shown.contains("PRIVATE KEY"), "{shown}");
+}
+
+#[tokio::test]
+async fn whoever_is_there_where_the_client_names_no_host() {
+    let (node, ca) = (Node::start().await, Ca::new("upstreams"));
+    let secure = Upstream::tls(ca.server(&["localhost"]).server_config());
+    let mut to = upstream(secure.port(), &json!({}));
+    to["pass_host"] = json!("pass");
+    node.has(&[("routes/1", json!({ "uri": "/ip", "upstream": to }))]).await;
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", node.ports().http)).await.unwrap();
+    stream.write_all(b"GET /ip HTTP/1.0\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.lines().next().unwrap().contains(" 200 "), "{answer}");
 }

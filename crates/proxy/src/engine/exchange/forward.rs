@@ -213,8 +213,12 @@ pub(super) async fn connect(
         socket2::SockRef::from(&stream).set_keepalive(true)?;
     }
     let Some(tls) = &upstream.tls else { return Ok((io::Upstream::Plain(stream), address)) };
-    let name = key.server_name.as_deref().unwrap_or(&node.host).to_owned();
-    let name = ServerName::try_from(name).map_err(|e| std::io::Error::new(ErrorKind::InvalidInput, e))?;
+    // A `Host` that names no server says nothing of whom we look for: whoever is there.
+    let asked = key.server_name.as_deref().and_then(|name| ServerName::try_from(name.to_owned()).ok());
+    let name = match asked {
+        Some(name) => name,
+        None => ServerName::from(address.ip()),
+    };
     let stream = TlsConnector::from(Arc::clone(&tls.config)).connect(name, stream).await?;
     Ok((io::Upstream::Tls(Box::new(stream)), address))
 }
