@@ -94,7 +94,7 @@ impl Checkers {
             name: Arc::clone(name),
             how,
             targets: Mutex::new(known.map(|known| known.targets()).unwrap_or_default()),
-            turned: AtomicU64::new(0),
+            turned: known.map(|known| Arc::clone(&known.turned)).unwrap_or_default(),
             begun: OnceLock::new(),
             background: self.background.clone(),
         });
@@ -131,8 +131,8 @@ pub struct Health {
     name: Arc<str>,
     how: How,
     targets: Mutex<Arc<[Arc<Target>]>>,
-    /// How often a node went up or down.
-    turned: AtomicU64,
+    /// How often a node went up or down; shared with the health that comes after, as the targets are.
+    turned: Arc<AtomicU64>,
     begun: OnceLock<Box<[AbortHandle]>>,
     background: Option<Handle>,
 }

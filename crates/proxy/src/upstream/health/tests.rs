@@ -70,7 +70,15 @@ fn health_outlives_the_set_and_goes_with_nodes_that_go() {
 
     let other = checkers.take(&name, how(&json!({"active": {"http_path": "/up"}}))).unwrap();
     assert!(!Arc::ptr_eq(&health, &other) && other.begun.get().is_some());
-    assert_eq!(hosts(&set(&other, &["10.0.0.1", "10.0.0.2"]), 2), ["10.0.0.2", "10.0.0.2"]);
+    let now = set(&other, &["10.0.0.1", "10.0.0.2"]);
+    assert_eq!(hosts(&now, 2), ["10.0.0.2", "10.0.0.2"]);
+    let first = &other.checked()[0];
+    for _ in 0..2 {
+        health.report(first, Finding::Success, &health.how.checks.active);
+    }
+    assert_eq!(hosts(&now, 2), ["10.0.0.1", "10.0.0.2"], "a request of before may still find out something");
+    refuse(&now, "10.0.0.1");
+    refuse(&now, "10.0.0.1");
     assert_eq!(hosts(&set(&other, &["10.0.0.2", "10.0.0.3"]), 2), ["10.0.0.2", "10.0.0.3"]);
     assert_eq!(hosts(&set(&other, &["10.0.0.1", "10.0.0.2"]), 2), ["10.0.0.1", "10.0.0.2"]);
 
