@@ -34,6 +34,11 @@ impl Task {
 }
 
 impl Task {
+    /// Whether it has ended.
+    pub fn is_finished(&self) -> bool {
+        self.0.is_finished()
+    }
+
     /// Ends it, and returns when what it held (a listener, say) is let go of.
     pub fn stop(self) {
         self.0.abort();

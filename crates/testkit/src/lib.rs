@@ -10,6 +10,7 @@
 //! | our binary, one node or several | [`gateway::Gateway`] |
 //! | etcd, S3 with IAM, Ceph | [`servers`] |
 //! | one request, or a connection that is kept | [`http::get`], [`http::Client`] |
+//! | the same over HTTP/3 | [`http3::Client`] |
 //! | traffic that notices every failure | [`load::Load`] |
 //! | a state that comes about some time soon | [`wait::eventually`] |
 //!
@@ -27,6 +28,7 @@ pub mod firewall;
 pub mod gateway;
 pub mod grpc;
 pub mod http;
+pub mod http3;
 pub mod load;
 pub mod ports;
 pub mod process;

@@ -121,6 +121,7 @@ pub fn engine_config(proxy: &ProxySettings, held: &dyn Fn(SocketAddr) -> bool) -
         access_log::Format::new(format.as_deref().unwrap_or(access_log::DEFAULT_FORMAT), escape, block);
     engine::Config {
         listeners,
+        quic: proxy.quic.clone(),
         workers: proxy.workers,
         limits: engine::Limits {
             head: http.large_client_header_buffers.total(),

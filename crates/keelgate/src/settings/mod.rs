@@ -219,6 +219,8 @@ pub struct ProxySettings {
     /// `apisix.proxy_protocol.listen_http_port` and `listen_https_port`. Default: none.
     pub proxied_listen: Vec<Listener>,
     pub proxied_tls_listen: Vec<Listener>,
+    /// Where `apisix.ssl.listen` has `enable_http3`. Default: nowhere.
+    pub quic: Vec<SocketAddr>,
     /// Over TLS by ALPN, without TLS from whoever begins with its preface. Default: true.
     pub http2: bool,
     /// `nginx_config.worker_processes`. Default: one per core.

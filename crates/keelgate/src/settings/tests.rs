@@ -172,3 +172,16 @@ fn whom_the_proxy_believes_is_apisixs_unless_written() {
     let refused = refusal("apisix:\n  trusted_addresses: []\n");
     assert!(refused.contains(":2: apisix.trusted_addresses: it is empty"), "{refused}");
 }
+
+#[test]
+fn http3_is_listened_for_where_it_is_asked_for() {
+    let quic = |text: &str| settings(text).proxy.unwrap().quic;
+    assert!(quic("#\n").is_empty());
+    let text =
+        "apisix:\n  ssl:\n    listen:\n      - {port: 9443, enable_http3: true}\n      - {port: 9444}\n";
+    assert_eq!(quic(text), ["0.0.0.0:9443".parse().unwrap()]);
+    let refused = refusal(&format!("{text}    ssl_protocols: TLSv1.2\n"));
+    assert!(refused.contains(":6: apisix.ssl.ssl_protocols: `TLSv1.2` has no TLSv1.3"), "{refused}");
+    let refused = refusal("apisix:\n  node_listen:\n    - {port: 9080, enable_http3: true}\n");
+    assert!(refused.contains(":2: apisix.node_listen: HTTP/3 is never without TLS"), "{refused}");
+}

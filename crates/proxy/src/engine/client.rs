@@ -82,6 +82,39 @@ pub struct Client {
 }
 
 impl Client {
+    /// A connection between the peer and our own address.
+    pub fn new(
+        worker: Rc<Worker>,
+        (peer, local): (SocketAddr, SocketAddr),
+        tls: Option<Arc<Handshake>>,
+        counted: Connection,
+    ) -> Self {
+        let text = |text: String| HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
+        let http2 = tls.as_ref().is_some_and(|tls| tls.protocol.as_deref() == Some(b"h2"));
+        Self {
+            peer,
+            local,
+            scheme: if tls.is_some() { "https" } else { "http" },
+            tls,
+            peer_text: text(peer.ip().to_canonical().to_string()),
+            port_text: text(local.port().to_string()),
+            announced: None,
+            tunnel: RefCell::new(None),
+            timer: worker.timers.timer(),
+            http2: Cell::new(http2),
+            active: Cell::new(0),
+            begun: Cell::new(0),
+            given_up: Cell::new(0),
+            closing: Cell::new(false),
+            in_head: Cell::new(false),
+            blocked: Cell::new(false),
+            settled: Cell::new(true),
+            unreadable: Cell::new(None),
+            counted,
+            worker,
+        }
+    }
+
     /// A request's head has been read.
     pub fn begin(&self) {
         self.active.set(self.active.get() + 1);
@@ -202,30 +235,7 @@ pub async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, 
     } else {
         Downstream::Plain(stream)
     };
-    let http2 = tls.as_ref().is_some_and(|tls: &Arc<Handshake>| tls.protocol.as_deref() == Some(b"h2"));
-    let text = |text: String| HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
-    let client = Rc::new(Client {
-        peer,
-        local,
-        scheme: if listener.tls { "https" } else { "http" },
-        tls,
-        peer_text: text(peer.ip().to_canonical().to_string()),
-        port_text: text(local.port().to_string()),
-        announced,
-        tunnel: RefCell::new(None),
-        timer: worker.timers.timer(),
-        http2: Cell::new(http2),
-        active: Cell::new(0),
-        begun: Cell::new(0),
-        given_up: Cell::new(0),
-        closing: Cell::new(false),
-        in_head: Cell::new(false),
-        blocked: Cell::new(false),
-        settled: Cell::new(true),
-        unreadable: Cell::new(None),
-        counted,
-        worker,
-    });
+    let client = Rc::new(Client { announced, ..Client::new(worker, (peer, local), tls, counted) });
     client.timer.arm(Instant::now(), client.worker.config().timeouts.client_header);
     if let Some(plain) = stream.plain().filter(|_| listener.http2) {
         match http2::begins_with_preface(&client, plain).await {

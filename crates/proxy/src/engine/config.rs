@@ -12,6 +12,8 @@ use crate::access_log;
 #[derive(Clone)]
 pub struct Config {
     pub listeners: Vec<Listener>,
+    /// Where HTTP/3 is listened for, over UDP.
+    pub quic: Vec<SocketAddr>,
     /// Threads, each with its own connections to clients and upstreams.
     pub workers: usize,
     pub limits: Limits,
@@ -84,6 +86,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listeners: vec![],
+            quic: vec![],
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             // nginx's `large_client_header_buffers 4 8k`.
             limits: Limits { head: 32 * 1024, line: 8 * 1024, fields: 100, body: 0 },

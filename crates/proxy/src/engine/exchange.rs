@@ -21,7 +21,6 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::Frame;
-use hyper::body::Incoming;
 
 use super::{
     body::Body,
@@ -83,7 +82,10 @@ fn gateway_status(error: &h1::Error) -> Option<StatusCode> {
 }
 
 /// Serves one request. An error ends the connection.
-pub async fn serve(client: Rc<Client>, request: Request<Incoming>) -> Result<Response<Body>, h1::Error> {
+pub async fn serve<B: Into<h1::Incoming>>(
+    client: Rc<Client>,
+    request: Request<B>,
+) -> Result<Response<Body>, h1::Error> {
     client.begin();
     client.worker.counters.request();
     let mut exchange = match Exchange::begin(&client, request) {

@@ -12,6 +12,7 @@ mod forward_head;
 pub mod fuzzing;
 mod h1;
 mod h2;
+mod http3;
 mod io;
 mod link;
 mod listen;
@@ -68,6 +69,7 @@ impl Default for Shared {
 pub struct Engine {
     shared: Arc<Shared>,
     listeners: Listeners,
+    quic: http3::Sockets,
     workers: Vec<Handle>,
     /// Workers that are on their way out.
     leaving: Vec<Handle>,
@@ -82,7 +84,8 @@ struct Handle {
 impl Engine {
     /// Listens and serves.
     pub fn start(config: Config, listeners: Listeners, shared: Arc<Shared>) -> Result<Self> {
-        let mut engine = Self { shared, listeners, workers: vec![], leaving: vec![], log: None };
+        let quic = http3::Sockets::default();
+        let mut engine = Self { shared, listeners, quic, workers: vec![], leaving: vec![], log: None };
         engine.reconfigure(config)?;
         Ok(engine)
     }
@@ -92,15 +95,19 @@ impl Engine {
         let count = config.workers.max(1);
         let acceptor = tls::Acceptor::new(config.fallback_sni.as_deref()).map_err(Error::other)?;
         self.listeners.prepare(&config.listeners, count)?;
+        self.quic.prepare(&config.quic)?;
         let retired = self.open_log(&config)?;
         self.listeners.retain(&config.listeners);
+        self.quic.retain(&config.quic);
         let config = Arc::new(config);
         let log = self.log.as_ref().map(|(_, sink)| sink.clone());
         let assigned = self.listeners.assign(&config.listeners, count);
         self.shared.status.expect(count);
         for (id, sockets) in assigned.into_iter().enumerate() {
             let (config, acceptor, log) = (Arc::clone(&config), acceptor.clone(), log.clone());
-            let orders = Box::new(Orders { config, sockets, acceptor, log });
+            // The first worker is always there.
+            let quic = if id == 0 { self.quic.all() } else { vec![] };
+            let orders = Box::new(Orders { config, sockets, quic, acceptor, log });
             match self.workers.get(id) {
                 Some(worker) => {
                     let _ = worker.commands.send(Command::Configure(orders));

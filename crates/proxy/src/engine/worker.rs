@@ -5,7 +5,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener, UdpSocket},
     os::fd::{AsRawFd as _, RawFd},
     rc::Rc,
     sync::Arc,
@@ -25,7 +25,7 @@ use tokio::{
 use super::{
     PlanCell, Shared,
     config::{Config, Listener},
-    h1, h2, io,
+    h1, h2, http3, io,
     listen::{self, Assignment},
     timer::Timers,
 };
@@ -51,6 +51,8 @@ pub enum Command {
 pub struct Orders {
     pub config: Arc<Config>,
     pub sockets: Vec<Assignment>,
+    /// For HTTP/3, with the addresses they were asked for.
+    pub quic: Vec<(SocketAddr, Arc<UdpSocket>)>,
     pub acceptor: tls::Acceptor,
     pub log: Option<Sink>,
 }
@@ -161,14 +163,16 @@ pub fn run(
 /// Follows commands until one is to leave.
 async fn obey(worker: &Rc<Worker>, first: Box<Orders>, commands: &mut UnboundedReceiver<Command>) -> Leaving {
     let mut accepting = Accepting::default();
+    let mut endpoints = http3::Endpoints::default();
     let mut orders = Some(first);
     let leaving = loop {
         if let Some(orders) = orders.take() {
-            let Orders { config, sockets, acceptor, log } = *orders;
+            let Orders { config, sockets, quic, acceptor, log } = *orders;
             worker.config.replace(Rc::new(Config::clone(&config)));
             worker.acceptor.replace(acceptor);
             worker.log.borrow_mut().set_sink(log);
             accepting.change(worker, sockets);
+            endpoints.change(worker, quic);
             worker.counters.set_running(true);
         }
         match commands.recv().await {
@@ -178,6 +182,7 @@ async fn obey(worker: &Rc<Worker>, first: Box<Orders>, commands: &mut UnboundedR
         }
     };
     accepting.change(worker, vec![]);
+    endpoints.change(worker, vec![]);
     leaving
 }
 

@@ -23,6 +23,7 @@ pub struct Certificate {
     pub names: Vec<Arc<str>>,
     /// Whom clients must be; none: they are not asked.
     pub clients: Option<Arc<Clients>>,
+    tls13: bool,
     /// By [`Offer`].
     configs: [Arc<ServerConfig>; 3],
     keys: Arc<Keys>,
@@ -93,7 +94,13 @@ impl Certificate {
         http.alpn_protocols.insert(0, b"h2".to_vec());
         let names = ssl.snis().map(|name| name.trim_end_matches('.').to_ascii_lowercase().into()).collect();
         let configs = [http1, Arc::new(http), Arc::new(stream)];
-        Ok(Some(Self { id: id.into(), names, clients, configs, keys }))
+        let tls13 = versions.contains(&&TLS13);
+        Ok(Some(Self { id: id.into(), names, clients, tls13, configs, keys }))
+    }
+
+    /// Whether all it asks of a connection can be had over QUIC.
+    pub fn is_for_quic(&self) -> bool {
+        self.tls13 && self.clients.is_none()
     }
 
     /// How a handshake goes on from here.

@@ -67,6 +67,26 @@ impl Handshake {
         }
     }
 
+    /// One within QUIC, by what the client asked for and the fallback.
+    pub(crate) fn over_quic(
+        asked: Option<&str>,
+        fallback: Option<&str>,
+        certificate: Arc<Certificate>,
+    ) -> Self {
+        let name = |name: &str| -> Arc<str> { name.trim_end_matches('.').to_ascii_lowercase().into() };
+        Self {
+            asked: asked.map(name),
+            name: asked.or(fallback).map(name).unwrap_or_default(),
+            certificate,
+            version: Some(ProtocolVersion::TLSv1_3),
+            suite: None,
+            group: None,
+            protocol: Some((*b"h3").into()),
+            resumed: false,
+            client: None,
+        }
+    }
+
     /// Why a request to this host and path may not be served here; `certificates` are those of its plan.
     ///
     /// Who has proved to one name who it is has proved it to no other.

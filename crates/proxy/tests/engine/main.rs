@@ -7,6 +7,7 @@ mod forwarding;
 mod front;
 mod grpc;
 mod http2;
+mod http3;
 mod lifecycle;
 mod protocols;
 mod proxied;

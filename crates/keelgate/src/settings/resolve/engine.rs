@@ -81,6 +81,29 @@ fn trusted(apisix: &Apisix, problems: &mut Vec<Problem>) -> Vec<IpNet> {
     nets.unwrap_or_default()
 }
 
+/// Where HTTP/3 is listened for.
+fn quic(apisix: &Apisix, protocols: &[String], problems: &mut Vec<Problem>) -> Vec<SocketAddr> {
+    let wanted = |listens: &[Listen]| -> Vec<Listen> {
+        let wants = |one: &&Listen| matches!(one, Listen::Table { enable_http3: Some(true), .. });
+        listens.iter().filter(wants).cloned().collect()
+    };
+    if let Some(plain) = apisix.node_listen.clone()
+        && !wanted(&plain.into_vec()).is_empty()
+    {
+        let text = "HTTP/3 is never without TLS: `enable_http3` belongs into `apisix.ssl.listen`";
+        problems.push(Problem::new("apisix.node_listen", text));
+    }
+    let wanted = wanted(apisix.ssl.listen.as_deref().unwrap_or_default());
+    if wanted.is_empty() || !apisix.ssl.enable {
+        return Vec::new();
+    }
+    if !protocols.iter().any(|protocol| protocol == "TLSv1.3") {
+        let text = format!("`{}` has no TLSv1.3, which HTTP/3 needs", apisix.ssl.ssl_protocols);
+        problems.push(Problem::new("apisix.ssl.ssl_protocols", text));
+    }
+    listeners(Some(&wanted), 9443, false).into_iter().map(|listener| listener.address).collect()
+}
+
 /// Those of TLS 1.2.
 fn ciphers(ssl: &Ssl, protocols: &[String], problems: &mut Vec<Problem>) -> Ciphers {
     let ciphers = Ciphers::read(&ssl.ssl_ciphers);
@@ -109,6 +132,7 @@ pub(super) fn proxy(
         let text = format!("`{}` has none of TLSv1.2, TLSv1.3", apisix.ssl.ssl_protocols);
         problems.push(Problem::new("apisix.ssl.ssl_protocols", text));
     }
+    let quic = quic(apisix, &protocols, problems);
     let ciphers = ciphers(&apisix.ssl, &protocols, problems);
     let http = file.nginx_config.http.clone();
     let ipv6 = apisix.enable_ipv6;
@@ -129,6 +153,7 @@ pub(super) fn proxy(
         } else {
             Vec::new()
         },
+        quic,
         http2: apisix.enable_http2 || per_port_h2,
         workers: file.nginx_config.worker_processes.0.or(from_env).unwrap_or(cores),
         router: apisix.router.http,

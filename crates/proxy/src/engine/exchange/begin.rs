@@ -3,10 +3,9 @@
 use std::{rc::Rc, time::Duration};
 
 use http::{HeaderName, HeaderValue, Request, Response, header, uri::Authority};
-use hyper::body::Incoming;
 
 use super::{
-    super::h1::RequestBody,
+    super::h1::{Incoming, RequestBody},
     Body, Client, Exchange,
     check::{self, Refusal},
     forwarded,
@@ -19,7 +18,10 @@ use crate::{
 
 impl Exchange {
     /// Takes the request over, or refuses it.
-    pub(super) fn begin(client: &Rc<Client>, request: Request<Incoming>) -> Result<Box<Self>, Refusal> {
+    pub(super) fn begin<B: Into<Incoming>>(
+        client: &Rc<Client>,
+        request: Request<B>,
+    ) -> Result<Box<Self>, Refusal> {
         let (mut parts, incoming) = request.into_parts();
         let uri = parts.uri.into_parts();
         let authority = uri.authority.as_ref().map(Authority::as_str);
@@ -34,8 +36,12 @@ impl Exchange {
         let mut head = RequestHead::new(parts.method, target, parts.headers, authority)
             .map_err(|_| Refusal::BAD_REQUEST)?;
         (head.version, head.scheme) = (parts.version, client.scheme);
-        let body =
-            RequestBody::new(incoming, config.limits.body, &worker.timers, config.timeouts.client_body);
+        let body = RequestBody::new(
+            incoming.into(),
+            config.limits.body,
+            &worker.timers,
+            config.timeouts.client_body,
+        );
         let mut ctx = Ctx::new(worker.plan(), head, real.unwrap_or(client.peer), client.local);
         ctx.peer = client.peer;
         ctx.tls.clone_from(&client.tls);

@@ -13,7 +13,7 @@ pub use receive::{Framing, Head};
 #[cfg(fuzzing)]
 pub use receive::{Piece, parse};
 use send::Sending;
-pub use send::{Next, RequestBody};
+pub use send::{Incoming, Next, RequestBody};
 
 use std::{
     future::poll_fn,

@@ -13,7 +13,6 @@ use std::{
 use bytes::{Buf as _, Bytes};
 use http::HeaderMap;
 use http_body::{Body as _, Frame};
-use hyper::body::Incoming;
 use tokio::io::AsyncWrite;
 
 use super::{
@@ -41,6 +40,13 @@ pub struct RequestBody {
     pace: Option<(Timer, Duration)>,
     /// Bytes taken from the client.
     pub received: u64,
+}
+
+/// A body as the client's connection gives it.
+pub enum Incoming {
+    Hyper(hyper::body::Incoming),
+    /// HTTP/3's.
+    Boxed(Box<dyn http_body::Body<Data = Bytes, Error = Error> + Unpin>),
 }
 
 enum Source {
@@ -91,7 +97,7 @@ impl RequestBody {
         match &self.source {
             Source::Empty => Some(0),
             Source::Whole(body) => Some(body.len() as u64),
-            Source::Stream(body) => body.size_hint().exact(),
+            Source::Stream(body) => body.length(),
         }
     }
 
@@ -120,7 +126,7 @@ impl RequestBody {
         let data = match &mut self.source {
             Source::Empty => return Poll::Ready(Ok(Next::End)),
             Source::Whole(body) => std::mem::take(body),
-            Source::Stream(body) => match ready!(paced(self.pace.as_ref(), cx, Pin::new(body)))? {
+            Source::Stream(body) => match ready!(paced(self.pace.as_ref(), cx, body))? {
                 None => {
                     self.source = Source::Empty;
                     return Poll::Ready(Ok(Next::End));
@@ -159,11 +165,43 @@ impl RequestBody {
     }
 }
 
+impl From<hyper::body::Incoming> for Incoming {
+    fn from(body: hyper::body::Incoming) -> Self {
+        Self::Hyper(body)
+    }
+}
+
+impl Incoming {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match self {
+            Self::Hyper(body) => {
+                Pin::new(body).poll_frame(cx).map(|frame| Some(frame?.map_err(|error| broken(&error))))
+            }
+            Self::Boxed(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Hyper(body) => body.is_end_stream(),
+            Self::Boxed(body) => body.is_end_stream(),
+        }
+    }
+
+    /// The length, where it is known.
+    fn length(&self) -> Option<u64> {
+        match self {
+            Self::Hyper(body) => body.size_hint().exact(),
+            Self::Boxed(body) => body.size_hint().exact(),
+        }
+    }
+}
+
 /// The next frame, unless the client is silent for too long.
 fn paced(
     pace: Option<&(Timer, Duration)>,
     cx: &mut Context<'_>,
-    body: Pin<&mut Incoming>,
+    body: &mut Incoming,
 ) -> Poll<Result<Option<Frame<Bytes>>, Error>> {
     let poll = body.poll_frame(cx);
     if let Some((timer, silence)) = pace {
@@ -175,7 +213,7 @@ fn paced(
             timer.arm(Instant::now(), *silence);
         }
     }
-    poll.map(|frame| frame.transpose().map_err(|error| broken(&error)))
+    poll.map(Option::transpose)
 }
 
 /// Whether the client went away, or sent what is no body.
