@@ -7,6 +7,7 @@
 //! | a gRPC server to proxy to, and its client | [`grpc::Server`], [`grpc::Client`] |
 //! | a network that fails on command | [`proxy::FaultProxy`] |
 //! | packets that vanish | [`firewall::drop_packets`] |
+//! | a wall clock that is off | [`clock::Clock`] |
 //! | our binary, one node or several | [`gateway::Gateway`] |
 //! | etcd, S3 with IAM, Ceph | [`servers`] |
 //! | one request, or a connection that is kept | [`http::get`], [`http::Client`] |
@@ -24,6 +25,7 @@
 
 mod background;
 pub mod certs;
+pub mod clock;
 pub mod firewall;
 pub mod gateway;
 pub mod grpc;

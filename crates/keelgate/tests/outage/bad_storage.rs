@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use testkit::clock::Clock;
 use testkit::gateway::Gateway;
 use testkit::proxy::Faults;
 use testkit::servers::moto::allow;
-use testkit::servers::{Moto, S3};
+use testkit::servers::{Ceph, Moto, S3};
 use testkit::upstream::Upstream;
 
 use crate::door::Door;
@@ -22,13 +23,20 @@ struct Pair {
 
 impl Pair {
     async fn begin(client: &S3, moto: &Moto) -> Self {
+        Self::begin_on(client, moto, |node| node).await
+    }
+
+    /// The same, with something done to each node before it starts.
+    async fn begin_on(client: &S3, moto: &Moto, prepare: impl Fn(Gateway) -> Gateway) -> Self {
         let upstream = Upstream::start();
-        let mut cp = control_plane(moto).with(json!({ "fallback_cp": { "aws_s3": aws_s3(client) } }));
+        let cp = control_plane(moto).with(json!({ "fallback_cp": { "aws_s3": aws_s3(client) } }));
+        let mut cp = prepare(cp);
         cp.start().await;
         publish(&cp, &upstream).await;
         backed_up(&cp, moto, 2).await;
         let dp = falling_back(Gateway::new(KEELGATE, "data_plane", "yaml"), moto);
-        let mut dp = dp.with(json!({ "deployment": { "fallback_cp": { "aws_s3": aws_s3(client) } } }));
+        let dp = dp.with(json!({ "deployment": { "fallback_cp": { "aws_s3": aws_s3(client) } } }));
+        let mut dp = prepare(dp);
         dp.start().await;
         dp.serves("/ip").await;
         Self { upstream, cp, dp, routes: 1 }
@@ -102,6 +110,55 @@ async fn wrong_keys_are_named_and_right_ones_put_it_in_order() {
         pair.use_storage(&aws_s3(&good));
         pair.both_go_on().await;
     }
+}
+
+#[tokio::test]
+async fn a_wrong_region_is_named_with_the_right_one() {
+    let moto = storage().await;
+    let door = Door::before(moto.net().address());
+    let client = S3 { endpoint: door.url(), ..moto.client("root") };
+    let mut pair = Pair::begin(&client, &moto).await;
+    door.checks_signatures_of("eu-central-1");
+    pair.change().await;
+    pair.both_say("the bucket is in region `eu-central-1`: set `region` to it").await;
+    pair.use_storage(&aws_s3(&S3 { region: "eu-central-1".into(), ..client }));
+    pair.both_go_on().await;
+}
+
+#[tokio::test]
+async fn a_clock_that_is_off_is_told_and_needs_no_restart_once_it_is_set() {
+    let (moto, clock) = (storage().await, Clock::right());
+    let door = Door::before(moto.net().address());
+    let client = S3 { endpoint: door.url(), ..moto.client("root") };
+    let mut pair = Pair::begin_on(&client, &moto, |node| clock.of(node)).await;
+    door.checks_signatures_of("us-east-1");
+    for (off, why) in [("+20m", "s ahead of the server's"), ("-20m", "s behind the server's")] {
+        clock.set(off);
+        pair.change().await;
+        pair.both_say(why).await;
+        clock.set("+0");
+        pair.both_go_on().await;
+    }
+}
+
+/// The same on the one server here that checks clocks itself.
+#[tokio::test]
+async fn ceph_refuses_a_clock_that_is_off() {
+    let (ceph, clock) = (Ceph::start().await, Clock::right());
+    let client = ceph.user("gateway").await;
+    for bucket in [CONFIG, RESOURCE] {
+        client.create_bucket(bucket).await.unwrap();
+    }
+    let upstream = Upstream::start();
+    let fallback = json!({ "aws_s3": aws_s3(&client), "on_change": true, "debounce": "50ms" });
+    let cp = Gateway::control_plane(KEELGATE).with(json!({ "fallback_cp": fallback }));
+    let mut cp = clock.of(cp);
+    cp.start().await;
+    clock.set("+20m");
+    publish(&cp, &upstream).await;
+    writer_says(&cp, "set the clock (NTP)").await;
+    clock.set("+0");
+    cp.config_when("a contented writer", |view| view["backup"]["backends"][0]["verified"] == true).await;
 }
 
 #[tokio::test]
