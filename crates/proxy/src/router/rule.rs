@@ -8,17 +8,18 @@ use model::{expr::Expr, resource};
 
 use super::Query;
 
-/// Which requests a route is for.
+/// Which requests a route is for. What a lookup reads comes first.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct Rule {
+    conditions: Option<Box<Conditions>>,
+    /// A bit for each method; zero: any.
+    methods: u16,
+    /// Hosts as configured, in lower case; the service's where the route has none. None: any host.
+    pub hosts: Option<Arc<[Box<str>]>>,
     pub priority: i64,
     /// URIs as configured.
     pub paths: Box<[Box<str>]>,
-    /// Hosts as configured, in lower case; the service's where the route has none. None: any host.
-    pub hosts: Option<Arc<[Box<str>]>>,
-    /// A bit for each method; zero: any.
-    methods: u16,
-    conditions: Option<Box<Conditions>>,
 }
 
 /// What few routes have.
