@@ -2,11 +2,12 @@
 
 import http.client
 import json
+import os
 import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from measure import HERE, Failed, Server, free_ports, median, run, start_upstream, table, workspace, wrk
+from measure import HERE, Failed, Server, free_ports, get, median, run, start_upstream, table, workspace, wrk
 from peers import keelgate_binary, keelgate_with
 
 ADMIN_KEY = "bench-admin-key-edd1c9f034335f136f8"
@@ -89,24 +90,52 @@ def one_change(admin, client, upstream, number):
 
 
 def cold_start(count, times):
-    """A data plane with no disk and no control plane: from its start to its first 200, out of a bucket."""
+    """A data plane with no disk and no control plane: from its start to its first 200, out of an S3 server."""
     with ExitStack() as stack:
         folder = stack.enter_context(workspace())
         upstream = stack.enter_context(start_upstream(folder))
-        bucket = {"local": {"config_dir": f"{folder}/bucket/config", "resource_dir": f"{folder}/bucket/resource"}}
-        with ControlPlane(folder, {**bucket, "on_change": True}) as cp:
+        bucket = stack.enter_context(Bucket(folder))
+        with ControlPlane(folder, {**bucket.settings, "on_change": True}) as cp:
             cp.load(many_routes(count, upstream.port))
-            cp.wait_for_backup(count)
+            cp.wait_for_backup(count, bucket)
         rows = []
         for number in range(times):
             home = Path(folder) / f"cold-{number}"
-            http_port, command = node(home, "data_plane", "json", {"fallback_cp": bucket})
+            http_port, command = node(home, "data_plane", "json", {"fallback_cp": bucket.settings})
             with Server(f"cold-{number}", command, folder) as server:
                 rows.append((server.wait_for(http_port, path_of(count - 1), pause=0.002), server.resident_mib()))
         seconds, memory = zip(*rows)
-        table(f"Cold start from a bucket with {count:,} routes, {times} times",
+        table(f"Cold start from an S3 server (moto) with {count:,} routes, {times} times",
               ["median to first 200 (s)", "slowest (s)", "RSS (MiB)"],
               [(f"{median(seconds):.2f}", f"{max(seconds):.2f}", f"{median(memory):.0f}")])
+
+
+class Bucket(Server):
+    """An S3 server with both buckets. `./x deps` installs it."""
+
+    def __init__(self, folder):
+        [self.port] = free_ports(1)
+        cache = os.environ.get("KEELGATE_CACHE", Path.home() / ".cache/keelgate")
+        program = Path(cache) / "venv/bin/moto_server"
+        if not program.exists():
+            raise Failed(f"{program} is missing; run ./x bench")
+        super().__init__("s3", [program, "-H", "127.0.0.1", "-p", self.port], folder, core="1")
+        self.wait_for(self.port, "/moto-api/")
+        for name in ("config", "resource"):
+            connection = http.client.HTTPConnection("127.0.0.1", self.port)
+            # moto tells the service by the host where nothing is signed.
+            connection.request("PUT", f"/bench-{name}", headers={"Host": "s3.amazonaws.com", "Content-Length": "0"})
+            if connection.getresponse().status != 200:
+                raise Failed(f"the bucket bench-{name} can't be made")
+        self.settings = {"aws_s3": {
+            "access_key": "bench", "secret_key": "bench", "region": "us-east-1", "use_path_style": True,
+            "endpoint": f"http://127.0.0.1:{self.port}", "config_bucket": "bench-config", "resource_bucket": "bench-resource",
+        }}
+
+    def mirror(self):
+        """The object for APISIX's own readers, or nothing yet."""
+        status, body = get(self.port, "/bench-resource/default", {"Host": f"127.0.0.1:{self.port}"})
+        return json.loads(body) if status == 200 else {}
 
 
 class ControlPlane(Server):
@@ -130,17 +159,13 @@ class ControlPlane(Server):
             if status not in (200, 201):
                 raise Failed(f"Admin API: {status} {body[:200]!r}")
 
-    def wait_for_backup(self, routes, timeout=120):
+    def wait_for_backup(self, routes, bucket, timeout=120):
         """Until the backup is verified, and of the newest revision: the mirror object has every route."""
-        mirror = self.home.parent / "bucket/resource/default"
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
-            try:
-                if len(json.loads(mirror.read_text())["routes"]) == routes:
-                    run(keelgate_binary(), "backup", "verify", "-c", self.home / "conf/config.yaml")
-                    return
-            except (FileNotFoundError, json.JSONDecodeError, KeyError):
-                pass
+            if len(bucket.mirror().get("routes", [])) == routes:
+                run(keelgate_binary(), "backup", "verify", "-c", self.home / "conf/config.yaml")
+                return
             time.sleep(0.5)
         raise Failed(f"no backup of {routes} routes within {timeout} s:\n{self.log.read_text()[-2000:]}")
 

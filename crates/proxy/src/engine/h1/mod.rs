@@ -5,10 +5,12 @@
 //! headers away, and a connection of it is a task of its own with two channels in between (ADR on the engine).
 
 mod chunked;
+mod long;
 mod receive;
 mod send;
 mod trailers;
 
+use long::Long;
 pub use receive::{Framing, Head};
 #[cfg(fuzzing)]
 pub use receive::{Piece, parse};
@@ -26,7 +28,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use http::Method;
 use http_body::Frame;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
 use super::timer::Timer;
 
@@ -36,7 +38,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
 
 /// How much is read at once: little for the head, more once a body turns out to be long.
 const FIRST_READ: usize = 8 * 1024;
-const LONG_READ: usize = 64 * 1024;
+const LONG_READ: usize = long::SIZE;
 
 /// Why an exchange with an upstream failed.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +81,15 @@ pub enum Error {
     TooLarge,
 }
 
+/// What a body went on with.
+enum More {
+    /// A piece of it, by itself.
+    Long(Bytes),
+    /// Something that is to be looked at.
+    Filled,
+    End,
+}
+
 /// A connection to an upstream.
 pub struct Connection<S> {
     io: S,
@@ -111,7 +122,7 @@ impl<S: Stream> Connection<S> {
     /// Whether it is still open and silent, as an idle connection is.
     pub fn is_usable(&mut self) -> bool {
         let mut byte = [0; 1];
-        let mut buffer = tokio::io::ReadBuf::new(&mut byte);
+        let mut buffer = ReadBuf::new(&mut byte);
         let mut cx = Context::from_waker(std::task::Waker::noop());
         self.read.is_empty() && Pin::new(&mut self.io).poll_read(&mut cx, &mut buffer).is_pending()
     }
@@ -210,15 +221,18 @@ impl<S: Stream> Connection<S> {
                     self.timer.disarm();
                     return Poll::Ready(None);
                 }
-                Ok(receive::Piece::More(hint)) => match self.poll_fill(cx, hint.clamp(FIRST_READ, LONG_READ))
-                {
-                    Poll::Ready(Ok(0)) if self.framing == Framing::Close => {
+                Ok(receive::Piece::More(hint)) => match self.poll_more(cx, hint) {
+                    Poll::Ready(Ok(More::Long(data))) => {
+                        self.timer.disarm();
+                        return Poll::Ready(Some(Ok(Frame::data(data))));
+                    }
+                    Poll::Ready(Ok(More::Filled)) => {}
+                    Poll::Ready(Ok(More::End)) if self.framing == Framing::Close => {
                         self.framing = Framing::Empty;
                     }
-                    Poll::Ready(Ok(0)) => {
+                    Poll::Ready(Ok(More::End)) => {
                         return Poll::Ready(Some(Err(Error::Broken(io::ErrorKind::UnexpectedEof.into()))));
                     }
-                    Poll::Ready(Ok(_)) => {}
                     Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(Error::Broken(error)))),
                     Poll::Pending => break,
                 },
@@ -258,6 +272,24 @@ impl<S: Stream> Connection<S> {
     /// The stream itself with what was read ahead, after a switch of protocols.
     pub fn into_parts(self) -> (S, Bytes) {
         (self.io, self.read.freeze())
+    }
+
+    /// Reads what a body goes on with: `hint` bytes more would be useful.
+    fn poll_more(&mut self, cx: &mut Context<'_>, hint: usize) -> Poll<io::Result<More>> {
+        if hint <= FIRST_READ || !self.framing.is_plain() {
+            let read = ready!(self.poll_fill(cx, hint.clamp(FIRST_READ, LONG_READ)))?;
+            return Poll::Ready(Ok(if read == 0 { More::End } else { More::Filled }));
+        }
+        let mut long = Long::take();
+        let mut room = ReadBuf::new(long.room(hint));
+        ready!(Pin::new(&mut self.io).poll_read(cx, &mut room))?;
+        let read = room.filled().len();
+        if read == 0 {
+            return Poll::Ready(Ok(More::End));
+        }
+        self.received += read as u64;
+        self.framing.pass(read);
+        Poll::Ready(Ok(More::Long(long.into_bytes(read))))
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>, size: usize) -> Poll<io::Result<usize>> {

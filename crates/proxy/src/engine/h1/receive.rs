@@ -73,6 +73,18 @@ impl Framing {
         }
     }
 
+    /// Whether everything on the wire is the body itself, up to its end.
+    pub fn is_plain(&self) -> bool {
+        matches!(self, Self::Length(_) | Self::Close)
+    }
+
+    /// So many bytes of a plain body went by, which are no more than were left of it.
+    pub fn pass(&mut self, read: usize) {
+        if let Self::Length(left) = self {
+            *left = left.saturating_sub(read as u64);
+        }
+    }
+
     pub fn is_end(&self) -> bool {
         matches!(self, Self::Empty | Self::Length(0) | Self::Chunked(Chunked::Done))
     }
