@@ -7,7 +7,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from measure import HERE, Failed, Server, free_ports, get, median, run, start_upstream, table, workspace, wrk
+from measure import HERE, Failed, Server, free_ports, median, run, start_upstream, table, workspace, wrk
 from peers import keelgate_binary, keelgate_with
 
 ADMIN_KEY = "bench-admin-key-edd1c9f034335f136f8"
@@ -97,7 +97,7 @@ def cold_start(count, times):
         bucket = stack.enter_context(Bucket(folder))
         with ControlPlane(folder, {**bucket.settings, "on_change": True}) as cp:
             cp.load(many_routes(count, upstream.port))
-            cp.wait_for_backup(count, bucket)
+            cp.wait_for_backup()
         rows = []
         for number in range(times):
             home = Path(folder) / f"cold-{number}"
@@ -132,11 +132,6 @@ class Bucket(Server):
             "endpoint": f"http://127.0.0.1:{self.port}", "config_bucket": "bench-config", "resource_bucket": "bench-resource",
         }}
 
-    def mirror(self):
-        """The object for APISIX's own readers, or nothing yet."""
-        status, body = get(self.port, "/bench-resource/default", {"Host": f"127.0.0.1:{self.port}"})
-        return json.loads(body) if status == 200 else {}
-
 
 class ControlPlane(Server):
     """A control plane with the embedded store, optionally with a backup."""
@@ -159,15 +154,16 @@ class ControlPlane(Server):
             if status not in (200, 201):
                 raise Failed(f"Admin API: {status} {body[:200]!r}")
 
-    def wait_for_backup(self, routes, bucket, timeout=120):
-        """Until the backup is verified, and of the newest revision: the mirror object has every route."""
+    def wait_for_backup(self, timeout=120):
+        """Until the newest revision is backed up and the backup verified."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
-            if len(bucket.mirror().get("routes", [])) == routes:
-                run(keelgate_binary(), "backup", "verify", "-c", self.home / "conf/config.yaml")
+            status = json.loads(run(keelgate_binary(), "status", "--json", "-c", self.home / "conf/config.yaml"))
+            [backend] = status["backup"]["backends"]
+            if backend["verified"] and not status["backup"]["pending"] and backend["revision"] == status["revision"]:
                 return
             time.sleep(0.5)
-        raise Failed(f"no backup of {routes} routes within {timeout} s:\n{self.log.read_text()[-2000:]}")
+        raise Failed(f"no backup within {timeout} s: {backend}\n{self.log.read_text()[-2000:]}")
 
 
 def follower(folder, cp):
