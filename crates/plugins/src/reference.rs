@@ -1,7 +1,8 @@
 //! The reference page of all plugins, made of what [`ALL`] knows of them.
 //!
-//! The rule to know: `cargo run -p plugins --example reference` writes it, and a test fails where it was not run.
+//! The rule to know: `cargo run -p plugins --example reference` writes it and [`compatibility`]'s, and a test fails where it was not run.
 
+pub mod compatibility;
 mod examples;
 mod options;
 

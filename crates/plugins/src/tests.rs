@@ -82,11 +82,15 @@ fn defaults_are_enough_where_nothing_is_required() {
 }
 
 #[test]
-fn the_reference_page_is_up_to_date() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/plugins.md");
-    let page = fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        page == reference::page(),
-        "docs/reference/plugins.md is out of date: run `cargo run -p plugins --example reference`"
-    );
+fn the_reference_pages_are_up_to_date() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference");
+    for (name, page) in
+        [("plugins.md", reference::page()), ("compatibility.md", reference::compatibility::page())]
+    {
+        let written = fs::read_to_string(folder.join(name)).unwrap_or_default();
+        assert!(
+            written == page,
+            "docs/reference/{name} is out of date: run `cargo run -p plugins --example reference`"
+        );
+    }
 }
