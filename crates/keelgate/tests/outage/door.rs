@@ -65,7 +65,7 @@ async fn attend(mut client: TcpStream, target: SocketAddr, mut rule: watch::Rece
         Rule::Checks(region) => refusal(&String::from_utf8_lossy(&begun), region),
     };
     if let Some((status, body)) = refusal {
-        return answer(client, status, &body).await;
+        return Box::pin(answer(client, status, &body)).await;
     }
     let Ok(mut server) = TcpStream::connect(target).await else { return };
     if server.write_all(&begun).await.is_err() {
@@ -118,6 +118,6 @@ async fn answer(mut client: TcpStream, status: u16, body: &str) {
     let _ = client.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await;
     let _ = client.shutdown().await;
     // What is still on its way is read, or the answer would be lost to a reset.
-    let mut waste = [0; 65_536];
+    let mut waste = vec![0; 65_536];
     while client.read(&mut waste).await.is_ok_and(|read| read > 0) {}
 }
