@@ -62,7 +62,10 @@ fn check_pair(cert: Option<&Value>, key: Option<&Value>) -> Result<(), String> {
 fn wording(bad: &pki::Bad) -> String {
     match bad {
         pki::Bad::Certificate => "failed to parse cert: PEM_read_bio_X509_AUX() failed".to_owned(),
-        pki::Bad::Key => "failed to parse key: PEM_read_bio_PrivateKey() failed".to_owned(),
+        // In the armour of a key is none that we know.
+        pki::Bad::Key | pki::Bad::Unusable(rustls::Error::General(_)) => {
+            "failed to parse key: PEM_read_bio_PrivateKey() failed".to_owned()
+        }
         pki::Bad::Mismatch => "failed to parse key: it is not the key of the certificate".to_owned(),
         pki::Bad::Unusable(error) => format!("failed to parse cert: {error}"),
     }

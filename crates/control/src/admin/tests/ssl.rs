@@ -41,6 +41,8 @@ async fn what_can_not_be_loaded_is_refused() {
     let pair = Ca::new("ca").server(&["test.com"]);
     let other = Ca::new("ca").server(&["test.com"]);
     let broken = |pem: &str| pem.replace("BEGIN ", "BEGIN A");
+    // PEM still, but no key of any kind.
+    let garbled = |pem: &str| pem.replacen("\nM", "\nA", 1);
     let ssl = |cert: &str, key: &str| json!({ "cert": cert, "key": key, "sni": "test.com" });
     let mut second = ssl(&pair.cert, &pair.key);
     second["certs"] = json!([broken(&pair.cert)]);
@@ -50,6 +52,7 @@ async fn what_can_not_be_loaded_is_refused() {
         .script(&[
             ("PUT /ssls/1", ssl(&broken(&pair.cert), &pair.key), 400, error("failed to parse cert: PEM_read_bio_X509_AUX() failed")),
             ("PUT /ssls/1", ssl(&pair.cert, &broken(&pair.key)), 400, error("failed to parse key: PEM_read_bio_PrivateKey() failed")),
+            ("PUT /ssls/1", ssl(&pair.cert, &garbled(&pair.key)), 400, error("failed to parse key: PEM_read_bio_PrivateKey() failed")),
             ("PUT /ssls/1", ssl(&pair.cert, &other.key), 400, json!({ "error_msg": "failed to parse key: …" })),
             ("PUT /ssls/1", second, 400, error("failed to handle cert-key pair[1]: failed to parse cert: PEM_read_bio_X509_AUX() failed")),
             ("PUT /ssls/1", json!({ "sni": "foo.com" }), 400, error("invalid configuration: then clause did not match")),
