@@ -1,6 +1,7 @@
 //! What can be configured: resources and their schemas, snapshots, manifests, secrets. Pure data: no I/O here.
 
 pub mod expr;
+pub mod filter_func;
 pub mod instance;
 pub mod kind;
 pub mod manifest;

@@ -17,10 +17,10 @@ use http::{
     StatusCode,
     header::{CONTENT_ENCODING, CONTENT_LENGTH, ETAG, LAST_MODIFIED},
 };
-use model::expr::Expr;
 use proxy::{
     ctx::Ctx,
     plugin::{Env, Hooks, Phase, Plugin},
+    vars::Condition,
 };
 use serde_json::Value;
 
@@ -30,7 +30,7 @@ use headers::Headers;
 
 pub struct ResponseRewrite {
     /// For which responses.
-    vars: Option<Expr>,
+    vars: Option<Condition>,
     status: Option<StatusCode>,
     headers: Headers,
     change: Change,
@@ -66,8 +66,7 @@ impl Plugin for ResponseRewrite {
             (Some(body), true) => Some(decoded(&body)?),
             (body, false) => body.map(Bytes::from),
         };
-        let vars = conf.vars.as_ref().map(Expr::compile).transpose();
-        let vars = vars.map_err(|error| format!("failed to validate the 'vars' expression: {error}"))?;
+        let vars = conf.vars.as_ref().map(Condition::compile).transpose()?;
         let filters = conf.filters.map(|filters| filters.iter().map(Filter::new).collect()).transpose()?;
         Ok(Self {
             vars,
@@ -147,7 +146,7 @@ impl ResponseRewrite {
 
 impl Hooks for ResponseRewrite {
     fn header_filter(&self, ctx: &mut Ctx) {
-        if self.vars.as_ref().is_some_and(|vars| !vars.eval(&|name| ctx.var(name))) {
+        if self.vars.as_ref().is_some_and(|vars| !vars.holds(ctx)) {
             return;
         }
         if let Some(status) = self.status {

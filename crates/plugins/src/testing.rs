@@ -86,7 +86,7 @@ impl Gateway {
             catalog: &Catalog::new(crate::ALL).unwrap(),
             lasting: &lasting,
             attrs: &Map::new(),
-            router: proxy::router::Kind::default(),
+            routing: proxy::router::Routing::default(),
             tls: &proxy::tls::Settings::default(),
             rebuild: true,
         };

@@ -14,7 +14,7 @@ use model::{Key, Kind, Resource, Snapshot, secrets::Keyring};
 use proxy::{
     lasting::Lasting,
     plan::{Catalog, Input, Plan, Report, compile},
-    router,
+    router::Routing,
 };
 use serde_json::Map;
 
@@ -117,7 +117,7 @@ impl Bench {
             catalog: &self.catalog,
             lasting: &self.lasting,
             attrs: &Map::new(),
-            router: router::Kind::HostUri,
+            routing: Routing::default(),
             tls: &self.tls,
             rebuild: false,
         };

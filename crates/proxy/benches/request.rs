@@ -23,7 +23,7 @@ use proxy::{
     ctx::{Ctx, RequestHead},
     lasting::Lasting,
     plan::{Catalog, Input, Plan, compile},
-    router,
+    router::Routing,
 };
 use serde_json::Map;
 
@@ -86,7 +86,7 @@ fn plan(routes: usize) -> Plan {
         catalog: &Catalog::new([]).unwrap(),
         lasting: &Lasting::default(),
         attrs: &Map::new(),
-        router: router::Kind::HostUri,
+        routing: Routing::default(),
         tls: &proxy::tls::Settings::default(),
         rebuild: false,
     };

@@ -10,7 +10,7 @@ use proxy::{
     engine::{Config, Engine, Listener, Listeners, Shared},
     lasting::Lasting,
     plan::{Catalog, Input, compile},
-    router,
+    router::Routing,
 };
 use serde_json::{Map, json};
 
@@ -40,7 +40,7 @@ fn main() -> Result<()> {
         catalog: &Catalog::new([]).map_err(anyhow::Error::msg)?,
         lasting: &Lasting::default(),
         attrs: &Map::new(),
-        router: router::Kind::default(),
+        routing: Routing::default(),
         tls: &proxy::tls::Settings::default(),
         rebuild: false,
     };

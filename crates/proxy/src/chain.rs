@@ -26,6 +26,8 @@ pub struct Chain {
     plugins: PluginSet,
     /// The hooks of all phases, one after the other, those of a phase by priority.
     hooks: Box<[Arc<Fitted>]>,
+    /// Whether a plugin's filter looks at the request's body.
+    reads_body: bool,
     /// Where each phase ends in `hooks`.
     ends: [u16; PHASES.len()],
 }
@@ -42,7 +44,13 @@ impl Chain {
             );
             u16::try_from(hooks.len()).unwrap_or(u16::MAX)
         });
-        Self { hooks: hooks.into(), ends, plugins }
+        let reads_body = sorted.iter().any(|plugin| plugin.reads_body());
+        Self { hooks: hooks.into(), reads_body, ends, plugins }
+    }
+
+    /// Whether the request's body must be there before its plugins run.
+    pub fn reads_body(&self) -> bool {
+        self.reads_body
     }
 
     /// Whether no plugin has a hook in `phase`.

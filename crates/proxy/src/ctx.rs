@@ -6,6 +6,7 @@
 
 mod consumer;
 mod head;
+mod path;
 
 use std::{
     any::Any,
@@ -21,7 +22,8 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
 pub use consumer::Consumer;
-pub use head::{BadTarget, RequestHead, ResponseHead};
+pub use head::{RequestHead, ResponseHead};
+pub use path::{BadTarget, PathRules, normalize};
 
 use crate::{
     chain::{Chain, Fitted},
@@ -31,7 +33,7 @@ use crate::{
     router::{MatchedBy, Params, Query},
     tls::Handshake,
     upstream::{Chosen, Held, Node, Timeouts, Upstream, health::Watched},
-    vars::Var,
+    vars::{Var, body},
 };
 
 /// One request on its way.
@@ -68,6 +70,8 @@ pub struct Ctx {
     pub transfer: Transfer,
     /// The request body, where a plugin had it read whole.
     pub body: Option<Bytes>,
+    /// What variables want of the body.
+    pub(crate) inquiry: body::Inquiry,
     /// `X-Request-ID`, once a plugin or a variable asked for it.
     pub request_id: Option<String>,
     pub extensions: SmallVec<[Extension; 2]>,
@@ -171,6 +175,7 @@ impl Ctx {
             attempts: SmallVec::new(),
             transfer: Transfer::default(),
             body: None,
+            inquiry: body::Inquiry::default(),
             request_id: None,
             extensions: SmallVec::new(),
             vars: Vec::new(),
@@ -201,16 +206,23 @@ impl Ctx {
         Self::new(Arc::default(), request, ([127, 0, 0, 1], 40_000).into(), ([127, 0, 0, 1], 9080).into())
     }
 
-    /// Finds the route for this request and binds the request to it; false where none matches.
+    /// Finds the route for this request and binds the request to it; false where none matches, and where the body
+    /// must be read to find out.
     pub fn find_route(&mut self) -> bool {
         let query = Query {
             host: self.request.host(),
-            path: self.request.path(),
+            path: self.request.match_path(),
             method: &self.request.method,
             remote: self.client.ip(),
-            vars: &|name| self.var(name),
+            vars: &|var| var.operand(self),
         };
-        let Some(found) = self.plan.router.find(&query) else { return false };
+        let found = self.plan.router.find(&query);
+        if self.plan.global.reads_body()
+            || found.as_ref().is_some_and(|found| found.target.chain.reads_body())
+        {
+            body::wish(self);
+        }
+        let Some(found) = found.filter(|_| self.inquiry.wanted().is_none()) else { return false };
         let route = Arc::clone(found.target);
         (self.matched, self.params) = (found.by, found.params);
         self.chain = Arc::clone(&route.chain);

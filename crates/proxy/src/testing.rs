@@ -12,7 +12,7 @@ use crate::{
     lasting::Lasting,
     plan::{Catalog, Input, Plan, Report, compile},
     plugin::{ConsumerSide, Env, Flow, Hooks, Phase, Plugin, Reply, Spec, Step},
-    router,
+    router::Routing,
 };
 
 /// What ran, in order: `mark-a.access`.
@@ -153,7 +153,7 @@ pub struct Lab {
     pub plan: Arc<Plan>,
     pub report: Report,
     pub lasting: Lasting,
-    pub router: router::Kind,
+    pub routing: Routing,
     pub keyring: Keyring,
 }
 
@@ -185,7 +185,7 @@ impl Lab {
             catalog: &CATALOG,
             lasting: &self.lasting,
             attrs: &Map::new(),
-            router: self.router,
+            routing: self.routing,
             tls: &crate::tls::Settings::default(),
             rebuild,
         };

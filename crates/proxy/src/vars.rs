@@ -3,15 +3,23 @@
 //! The rule to know: a name is understood once, when configuration is compiled, and read many times. Reading copies
 //! only what is put together on the spot.
 
+pub(crate) mod body;
 mod clock;
+mod condition;
+mod graphql;
 mod ssl;
 mod template;
 
-use std::{borrow::Cow, fmt::Write as _, net::IpAddr};
+use std::{borrow::Cow, fmt::Write as _, net::IpAddr, sync::LazyLock};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use http::{HeaderMap, HeaderName, Method, Version, header};
+use model::expr::Operand;
+use serde_json::Value;
+use serde_json_path::JsonPath;
 
 pub use clock::Clock;
+pub use condition::Condition;
 pub use template::Template;
 
 use crate::ctx::{Attempt, Ctx};
@@ -39,8 +47,20 @@ pub enum Var {
     PostArg(Box<str>),
     /// `post_arg.*`: a path into a JSON body or a form.
     PostPath(Box<str>),
+    /// The same with wildcards: everything they find, as a list.
+    PostQuery(Box<JsonPath>),
+    /// `graphql_*`: of the operation in the query or body.
+    GraphQl(GraphQl),
     /// Any other: set by a plugin, or never.
     Other(Box<str>),
+}
+
+/// What is known of a GraphQL operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GraphQl {
+    Name,
+    Operation,
+    RootFields,
 }
 
 macro_rules! fixed {
@@ -66,6 +86,8 @@ fixed! {
     "content_length" => ContentLength,
     "content_type" => ContentType,
     "host" => Host,
+    "hostname" => Hostname,
+    "http2" => Http2,
     "https" => Https,
     "is_args" => IsArgs,
     "msec" => Msec,
@@ -75,6 +97,7 @@ fixed! {
     "realip_remote_port" => RealipRemotePort,
     "remote_addr" => RemoteAddr,
     "remote_port" => RemotePort,
+    "remote_user" => RemoteUser,
     "request" => Request,
     "request_body" => RequestBody,
     "request_id" => RequestId,
@@ -134,7 +157,8 @@ impl Var {
             "cookie_" => Self::Cookie(rest.into()),
             "uri_param_" => Self::UriParam(rest.into()),
             "post_arg_" => Self::PostArg(rest.into()),
-            "post_arg." => Self::PostPath(rest.into()),
+            "post_arg." => post_path(rest).unwrap_or_else(|| Self::Other(name.into())),
+            "graphql_" => graphql(rest).map_or_else(|| Self::Other(name.into()), Self::GraphQl),
             "http_" => header(rest).map_or_else(|_| Self::Other(name.into()), Self::Http),
             "sent_trailer_" | "upstream_trailer_" => {
                 header(rest).map_or_else(|_| Self::Other(name.into()), Self::Trailer)
@@ -143,13 +167,42 @@ impl Var {
         }
     }
 
-    /// Its value for this request; none where it has none.
+    /// Whether it is in the request's body.
+    pub fn reads_body(&self) -> bool {
+        matches!(self, Self::PostArg(_) | Self::PostPath(_) | Self::PostQuery(_) | Self::GraphQl(_))
+    }
+
+    /// Its value for this request with its type; none where it has none.
+    pub fn operand<'a>(&self, ctx: &'a Ctx) -> Option<Operand<'a>> {
+        match self {
+            Self::Arg(name) => parameter(ctx.request.query(), name),
+            Self::PostArg(name) => body::field(ctx, name).map(Operand::from),
+            Self::PostPath(path) => body::at(ctx, path).map(Operand::from),
+            Self::PostQuery(path) => {
+                let found = path.query(body::table(ctx)?).all();
+                (!found.is_empty()).then(|| found.into_iter().cloned().collect::<Value>().into())
+            }
+            Self::GraphQl(what) => {
+                let operation = body::operation(ctx)?;
+                Some(match what {
+                    GraphQl::Name => operation.name.as_str().into(),
+                    GraphQl::Operation => operation.kind.into(),
+                    GraphQl::RootFields => (&operation.root_fields).into(),
+                })
+            }
+            _ => self.read(ctx).map(Operand::Text),
+        }
+    }
+
+    /// Its value for this request as a text; none where it has none.
     pub fn read<'a>(&self, ctx: &'a Ctx) -> Option<Cow<'a, str>> {
         let request = &ctx.request;
         match self {
             Self::Fixed(fixed) => fixed.read(ctx),
             Self::Ssl(ssl) => ssl.read(ctx),
-            Self::Arg(name) => parameter(request.query(), name),
+            Self::Arg(_) | Self::PostArg(_) | Self::PostPath(_) | Self::PostQuery(_) | Self::GraphQl(_) => {
+                self.operand(ctx).map(Operand::into_text)
+            }
             Self::Http(name) => {
                 header_value(&request.headers, name).or_else(|| underscored(&request.headers, name))
             }
@@ -159,15 +212,12 @@ impl Var {
             Self::UriParam(name) => {
                 ctx.params.iter().find(|(known, _)| **known == **name).map(|(_, value)| (&**value).into())
             }
-            Self::PostArg(name) => is_form(ctx).then(|| parameter(body_text(ctx)?, name)).flatten(),
-            Self::PostPath(path) if is_form(ctx) => parameter(body_text(ctx)?, path),
-            Self::PostPath(path) => json_at(body_text(ctx)?, path).map(Cow::Owned),
             Self::Other(name) => ctx.set_by_plugin(name).map(Cow::Borrowed),
         }
     }
 }
 
-const FAMILIES: [&str; 10] = [
+const FAMILIES: [&str; 11] = [
     "arg_",
     "http_",
     "sent_http_",
@@ -175,6 +225,7 @@ const FAMILIES: [&str; 10] = [
     "upstream_http_",
     "upstream_trailer_",
     "cookie_",
+    "graphql_",
     "uri_param_",
     "post_arg_",
     "post_arg.",
@@ -189,6 +240,14 @@ impl Fixed {
             Self::IsArgs => if request.query().is_empty() { "" } else { "?" }.into(),
             Self::Host => request.host().into(),
             Self::Scheme => request.scheme.into(),
+            Self::Hostname => hostname().into(),
+            Self::Http2 => match (request.version, request.scheme) {
+                (Version::HTTP_2, "https") => "h2",
+                (Version::HTTP_2, _) => "h2c",
+                _ => "",
+            }
+            .into(),
+            Self::RemoteUser => remote_user(ctx)?.into(),
             Self::Https => if request.scheme == "https" { "on" } else { "" }.into(),
             Self::RequestMethod => method(&request.method),
             Self::RealRequestUri => request.target().into(),
@@ -346,10 +405,10 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<Cow<'a, str>> {
 }
 
 /// The first of this name in a query or form. One without `=` is `true`, as Lua has it.
-fn parameter<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
+fn parameter<'a>(query: &'a str, name: &str) -> Option<Operand<'a>> {
     query.split('&').find_map(|pair| {
         let (key, value) = pair.split_once('=').map_or((pair, None), |(key, value)| (key, Some(value)));
-        (decoded(key) == name).then(|| value.map_or(Cow::Borrowed("true"), decoded))
+        (decoded(key) == name).then(|| value.map_or(Value::Bool(true).into(), |text| decoded(text).into()))
     })
 }
 
@@ -361,24 +420,42 @@ fn decoded(text: &str) -> Cow<'_, str> {
     percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned().into()
 }
 
-fn is_form(ctx: &Ctx) -> bool {
-    ctx.request
-        .header("content-type")
-        .is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"))
-}
-
 fn body_text(ctx: &Ctx) -> Option<&str> {
     std::str::from_utf8(ctx.body.as_ref()?).ok()
 }
 
-/// What stands at a dotted path; lists and objects as JSON.
-fn json_at(body: &str, path: &str) -> Option<String> {
-    let body: serde_json::Value = serde_json::from_str(body).ok()?;
-    let found = path.split('.').try_fold(&body, |value, name| match value {
-        serde_json::Value::Array(items) => items.get(name.parse::<usize>().ok()?.checked_sub(1)?),
-        value => value.get(name),
-    })?;
-    Some(found.as_str().map_or_else(|| found.to_string(), str::to_owned))
+/// What follows `post_arg.`: names and dots, or with brackets, stars or two dots a JSONPath.
+fn post_path(path: &str) -> Option<Var> {
+    if !path.contains(['[', '*']) && !path.contains("..") {
+        return Some(Var::PostPath(path.into()));
+    }
+    JsonPath::parse(&format!("$.{path}")).ok().map(|path| Var::PostQuery(Box::new(path)))
+}
+
+fn graphql(name: &str) -> Option<GraphQl> {
+    Some(match name {
+        "name" => GraphQl::Name,
+        "operation" => GraphQl::Operation,
+        "root_fields" => GraphQl::RootFields,
+        _ => return None,
+    })
+}
+
+/// The name in `Authorization: Basic …`.
+fn remote_user(ctx: &Ctx) -> Option<String> {
+    let (scheme, secret) = ctx.request.header("authorization")?.split_once(' ')?;
+    let plain = BASE64.decode(secret.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
+    let name = plain.split(|&b| b == b':').next().filter(|name| name.len() < plain.len())?;
+    String::from_utf8(name.to_vec()).ok()
+}
+
+/// This machine's name, as it was when the process first asked.
+fn hostname() -> &'static str {
+    static NAME: LazyLock<String> = LazyLock::new(|| {
+        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        name.trim().to_ascii_lowercase()
+    });
+    &NAME
 }
 
 #[cfg(test)]

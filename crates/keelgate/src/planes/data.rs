@@ -97,7 +97,7 @@ impl DataPlane {
             catalog: &under.catalog,
             lasting: &self.lasting,
             attrs: &attrs(&under.settings, &instance),
-            router: super::router_kind(&under.settings),
+            routing: super::routing(&under.settings),
             tls: &under.tls,
             rebuild,
         };
@@ -197,7 +197,7 @@ pub fn prove(settings: &Settings, snapshot: &Snapshot, instance: &Instance) -> R
         catalog: &under.catalog,
         lasting: &Lasting::default(),
         attrs: &attrs(settings, instance),
-        router: super::router_kind(settings),
+        routing: super::routing(settings),
         tls: &under.tls,
         rebuild: true,
     };

@@ -21,7 +21,7 @@ use model::{Instance, PluginFacts, instance::DataEncryption};
 use proxy::{
     engine::{self, Engine, Listeners},
     plugin::Spec,
-    router,
+    router::Routing,
 };
 use store::source::{Apply as _, Update};
 use tokio_util::task::TaskTracker;
@@ -418,8 +418,8 @@ fn prove(settings: &Settings) -> Arc<::control::export::Prove> {
     Arc::new(move |snapshot, instance| data::prove(&settings, snapshot, instance))
 }
 
-fn router_kind(settings: &Settings) -> router::Kind {
-    settings.proxy.as_ref().map(|proxy| proxy.router).unwrap_or_default()
+fn routing(settings: &Settings) -> Routing {
+    settings.proxy.as_ref().map(|proxy| proxy.routing).unwrap_or_default()
 }
 
 #[cfg(test)]

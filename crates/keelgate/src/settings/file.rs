@@ -13,6 +13,7 @@ use super::values::{Buffers, Listen, OneOrMany, Share, Size, Switch, Time, Worke
 pub struct File {
     pub apisix: Apisix,
     pub nginx_config: NginxConfig,
+    pub graphql: GraphQl,
     pub plugins: Option<Vec<String>>,
     pub plugin_attr: Map<String, Value>,
     pub discovery: Map<String, Value>,
@@ -41,6 +42,11 @@ pub struct Apisix {
     /// Default: 127.0.0.1:7085.
     pub status: Option<Address>,
     pub router: Router,
+    pub delete_uri_tail_slash: bool,
+    pub normalize_uri_like_servlet: bool,
+    pub match_uri_encoded_slash: bool,
+    /// Megabytes of a body that rules may look at; 0 is any number. Default: 64.
+    pub max_post_args_readable_size: u64,
     pub ssl: Ssl,
     /// Default: encrypted with APISIX's own example keys.
     pub data_encryption: Option<model::instance::DataEncryption>,
@@ -62,6 +68,10 @@ impl Default for Apisix {
             control: None,
             status: None,
             router: Router::default(),
+            delete_uri_tail_slash: false,
+            normalize_uri_like_servlet: false,
+            match_uri_encoded_slash: false,
+            max_post_args_readable_size: 64,
             ssl: Ssl::default(),
             data_encryption: None,
             trusted_addresses: None,
@@ -89,6 +99,28 @@ pub struct Address {
 #[serde(default)]
 pub struct Router {
     pub http: proxy::router::Kind,
+    pub ssl: SslRouter,
+}
+
+/// How certificates are found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum SslRouter {
+    #[default]
+    #[serde(rename = "radixtree_sni")]
+    Sni,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(default)]
+pub struct GraphQl {
+    /// Bytes of a document that rules may look at. Default: 1 MiB.
+    pub max_size: u64,
+}
+
+impl Default for GraphQl {
+    fn default() -> Self {
+        Self { max_size: 1024 * 1024 }
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -225,8 +225,8 @@ pub struct ProxySettings {
     pub http2: bool,
     /// `nginx_config.worker_processes`. Default: one per core.
     pub workers: usize,
-    /// `apisix.router.http`.
-    pub router: proxy::router::Kind,
+    /// `apisix.router.http`, and what goes with it.
+    pub routing: proxy::router::Routing,
     /// Whether `Server` tells a version. Default: true.
     pub server_tokens: bool,
     /// Default: TLSv1.2 and TLSv1.3.

@@ -3,8 +3,8 @@ use serde_json::json;
 
 use super::*;
 
-fn lookup(name: &str) -> Option<Cow<'static, str>> {
-    let value = match name {
+fn lookup(name: &Box<str>) -> Option<Operand<'static>> {
+    let value = match &**name {
         "name" | "arg_name" => "json",
         "age" => "18",
         "hex" => " 0x10 ",
@@ -13,7 +13,11 @@ fn lookup(name: &str) -> Option<Cow<'static, str>> {
         "weight" => "65.5",
         "ip" => "192.168.1.7",
         "ip6" => "2001:db8::68",
-        "list" => r#"["a","b",1]"#,
+        "list" => return Some(json!(["a", "b", 1, true]).into()),
+        "five" => return Some(json!(5).into()),
+        "flag" => return Some(json!(true).into()),
+        "typed" => return Some(json!("json").into()),
+        "text_list" => r#"["a"]"#,
         "null" => "null",
         _ => return None,
     };
@@ -55,6 +59,17 @@ fn comparisons() {
         json!(["name", "in", ["x", "json"]]),
         json!(["name", "IN", ["json"]]),
         json!(["list", "has", "a"]),
+        json!(["list", "has", 1]),
+        json!(["list", "has", true]),
+        json!(["five", "==", 5]),
+        json!(["five", "<", "6"]),
+        json!(["five", "in", ["5", 5]]),
+        json!(["five", "~~", "^5$"]),
+        json!(["five", "~=", "5"]),
+        json!(["flag", "==", true]),
+        json!(["flag", "~=", "true"]),
+        json!(["typed", "==", "json"]),
+        json!(["typed", "~~", "^js"]),
         json!(["ip", "ipmatch", "192.168.1.7"]),
         json!(["ip", "ipmatch", ["10.0.0.0/8", "192.168.1.0/24"]]),
         json!(["ip6", "ipmatch", ["2001:db8::/32"]]),
@@ -96,6 +111,16 @@ fn comparisons_that_do_not_hold() {
         json!(["age", "in", "18"]),
         json!(["none", "in", ["x"]]),
         json!(["list", "has", "c"]),
+        json!(["list", "has", "1"]),
+        json!(["list", "==", ["a", "b", 1, true]]),
+        json!(["list", "~~", "a"]),
+        // Text that looks like a list is a text.
+        json!(["text_list", "has", "a"]),
+        json!(["five", "==", "5"]),
+        json!(["five", "in", ["5"]]),
+        json!(["flag", "==", "true"]),
+        json!(["flag", "==", false]),
+        json!(["flag", ">", 0]),
         json!(["name", "has", "json"]),
         json!(["ip", "ipmatch", ["10.0.0.0/8"]]),
         json!(["name", "ipmatch", ["0.0.0.0/0"]]),
@@ -160,7 +185,8 @@ fn rules_that_cannot_be_evaluated() {
 #[test]
 fn variables_are_named_in_order() {
     let expr = Expr::compile(&json!(["OR", ["b", "==", "1"], [["a", "!", "in", []], ["c", "x"]]])).unwrap();
-    assert_eq!(expr.variables(), ["b", "a", "c"]);
+    let names = expr.resolve(&str::to_owned);
+    assert_eq!(names.variables(), ["b", "a", "c"]);
 }
 
 proptest! {

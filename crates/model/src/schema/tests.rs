@@ -202,8 +202,8 @@ fn refusals_are_apisixs() {
         ),
         (
             Kind::Routes,
-            route(&json!({"filter_func": "function(vars) return true end"})),
-            "failed to load 'filter_func' string: this gateway does not run Lua",
+            route(&json!({"filter_func": "function(vars) "})),
+            "failed to load 'filter_func' string: [string \"return function(vars) \"]:1: 'end' expected near '<eof>'",
         ),
         (Kind::Routes, route(&json!({"upstream": {"nodes": {"a:0": 1}}})), "invalid port 0"),
         (

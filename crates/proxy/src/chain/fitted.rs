@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, header};
-use model::expr::Expr;
 use serde_json::Value;
 
 use crate::{
     ctx::Ctx,
     plugin::{Built, Env, Phase, Reply, Spec},
+    vars::Condition,
 };
 
 /// A plugin built for one place, with its `_meta`.
@@ -18,7 +18,7 @@ pub struct Fitted {
     /// None where `_meta.disable` switches it off: there it only hides the plugin of the same name below it.
     hooks: Option<Built>,
     priority: i32,
-    filter: Option<Expr>,
+    filter: Option<Condition>,
     error_response: Option<Value>,
 }
 
@@ -26,14 +26,13 @@ impl Fitted {
     /// Builds a plugin from its configuration, which is checked and has its defaults.
     pub fn new(spec: &'static Spec, conf: &Value, env: &Env<'_>) -> Result<Self, String> {
         let meta = &conf["_meta"];
-        let filter = meta.get("filter").map(Expr::compile).transpose();
         Ok(Self {
             spec,
             hooks: Some((spec.build)(conf, env)?),
             priority: meta["priority"].as_i64().map_or(spec.facts.priority, |priority| {
                 i32::try_from(priority).unwrap_or(if priority < 0 { i32::MIN } else { i32::MAX })
             }),
-            filter: filter.map_err(|e| format!("failed to validate the 'vars' expression: {e}"))?,
+            filter: meta.get("filter").map(Condition::compile).transpose()?,
             error_response: meta.get("error_response").cloned(),
         })
     }
@@ -69,7 +68,12 @@ impl Fitted {
 
     /// Whether `_meta.filter` lets it run; None where there is no filter.
     pub(crate) fn admits(&self, ctx: &Ctx) -> Option<bool> {
-        self.filter.as_ref().map(|filter| filter.eval(&|name| ctx.var(name)))
+        self.filter.as_ref().map(|filter| filter.holds(ctx))
+    }
+
+    /// Whether `_meta.filter` looks at the request's body.
+    pub(super) fn reads_body(&self) -> bool {
+        self.filter.as_ref().is_some_and(Condition::reads_body)
     }
 
     /// Puts `_meta.error_response` in the place of what the plugin says of an error.

@@ -5,6 +5,8 @@
 
 use http::{HeaderMap, Method, StatusCode, Version, header, uri::PathAndQuery};
 
+use super::path::{self, BadTarget, PathRules, normalize};
+
 /// The head of the request, changed in place by plugins.
 #[derive(Debug)]
 pub struct RequestHead {
@@ -18,13 +20,10 @@ pub struct RequestHead {
     target: PathAndQuery,
     /// Only where it differs from the target's path.
     normal_path: Option<Box<str>>,
+    /// Only where routes are matched by another path than the normal one.
+    match_path: Option<Box<str>>,
     host: Box<str>,
 }
-
-/// The target's path leads out of the root, or hides a NUL: answered with 400.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the request target is not a path within this host")]
-pub struct BadTarget;
 
 impl RequestHead {
     /// `authority` is the host of an absolute target or of HTTP/2's `:authority`; without one, `Host` tells.
@@ -47,8 +46,23 @@ impl RequestHead {
             upstream_target: None,
             target,
             normal_path,
+            match_path: None,
             host,
         })
+    }
+
+    /// Changes the path as the settings ask for.
+    pub fn apply(&mut self, rules: PathRules) -> Result<(), BadTarget> {
+        if rules == PathRules::default() {
+            return Ok(());
+        }
+        if let Some(path) = path::rewrite(self.path(), rules)? {
+            self.normal_path = Some(path);
+        }
+        if rules.keep_encoded_slash {
+            self.match_path = path::with_encoded_slashes(self.target.path(), self.path());
+        }
+        Ok(())
     }
 
     /// The path and query as the client sent them, unless a plugin set another query.
@@ -59,6 +73,11 @@ impl RequestHead {
     /// The normal form of the path: decoded, without dot segments, double slashes or query. nginx's `$uri`.
     pub fn path(&self) -> &str {
         self.normal_path.as_deref().unwrap_or_else(|| self.target.path())
+    }
+
+    /// The path that routes are matched by.
+    pub fn match_path(&self) -> &str {
+        self.match_path.as_deref().unwrap_or_else(|| self.path())
     }
 
     /// The query without `?`, or nothing: nginx's `$args`.
@@ -114,76 +133,9 @@ fn host_name(authority: &str) -> Box<str> {
     host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase().into()
 }
 
-/// What nginx makes of a path, where that is not the path itself.
-fn normalize(path: &str) -> Result<Option<Box<str>>, BadTarget> {
-    let bytes = path.as_bytes();
-    // Without an early end the compiler looks at many bytes at once.
-    let odd = bytes
-        .iter()
-        .zip(&bytes[bytes.len().min(1)..])
-        .fold(false, |odd, (&a, &b)| odd | (a == b'%') | ((a == b'/') & ((b == b'/') | (b == b'.'))));
-    if !odd && !path.ends_with('%') {
-        return Ok(None);
-    }
-    let mut out = Vec::with_capacity(bytes.len());
-    let decoded: Vec<u8> = percent_encoding::percent_decode(bytes).collect();
-    if decoded.contains(&0) {
-        return Err(BadTarget);
-    }
-    let mut segments = decoded.split(|&b| b == b'/').peekable();
-    let mut first = true;
-    while let Some(segment) = segments.next() {
-        let last = segments.peek().is_none();
-        match segment {
-            // What stands before the first slash is nothing.
-            b"" if first => out.push(b'/'),
-            b"" | b"." => {}
-            b".." => {
-                out.pop();
-                let parent = out.iter().rposition(|&b| b == b'/').ok_or(BadTarget)?;
-                out.truncate(parent + 1);
-            }
-            name => {
-                out.extend_from_slice(name);
-                if !last {
-                    out.push(b'/');
-                }
-            }
-        }
-        first = false;
-    }
-    let text = String::from_utf8(out).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned());
-    Ok(if text == path { None } else { Some(text.into_boxed_str()) })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn paths_become_what_nginx_makes_of_them() {
-        for (path, normal) in [
-            ("/", "/"),
-            ("/a/b", "/a/b"),
-            ("/a//b", "/a/b"),
-            ("/a/./b/", "/a/b/"),
-            ("/a/../b", "/b"),
-            ("/a/b/..", "/a/"),
-            ("/a/.", "/a/"),
-            ("/%61/%2e%2e/b", "/b"),
-            ("/a%20b", "/a b"),
-            ("/a%2Fb", "/a/b"),
-            ("/.well-known/x", "/.well-known/x"),
-            ("/a%zz", "/a%zz"),
-            ("/%E4%BD%A0", "/你"),
-        ] {
-            let found = normalize(path).unwrap();
-            assert_eq!(found.as_deref().unwrap_or(path), normal, "{path}");
-        }
-        for path in ["/..", "/a/../..", "/%00"] {
-            assert_eq!(normalize(path), Err(BadTarget), "{path}");
-        }
-    }
 
     #[test]
     fn hosts_lose_port_case_and_final_dot() {

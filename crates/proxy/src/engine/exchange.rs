@@ -109,7 +109,14 @@ impl Exchange {
             tracing::warn!(client = %self.ctx.client, %refusal, "request refused");
             return Ok(self.own(reply::error(StatusCode::BAD_REQUEST)));
         }
-        let matched = self.ctx.find_route();
+        let mut matched = self.ctx.find_route();
+        while let Some(limit) = self.ctx.inquiry.wanted() {
+            // Boxed: it is rare, and every request would have to carry the room for it.
+            let read = Box::pin(self.body.read_ahead(limit)).await?;
+            self.ctx.inquiry.tried(limit);
+            self.ctx.body = read;
+            matched = self.ctx.find_route();
+        }
         if let Flow::Reply(reply) = chain::on_request(&mut self.ctx).await {
             return Ok(self.own(reply));
         }

@@ -26,7 +26,7 @@ use super::{Catalog, Plan, Rejected, Report, build::Build, form::Form};
 use crate::{
     chain::{Chain, PluginSet},
     lasting::Lasting,
-    router::{self, Router},
+    router::{Router, Routing},
     tls,
     upstream::Shared,
 };
@@ -40,7 +40,7 @@ pub struct Input<'a> {
     pub lasting: &'a Lasting,
     /// `plugin_attr`, by plugin.
     pub attrs: &'a Map<String, Value>,
-    pub router: router::Kind,
+    pub routing: Routing,
     pub tls: &'a tls::Settings,
     /// Builds everything anew: set where anything above but the snapshot has changed. Good forms are still kept
     /// where their resources are bad now.
@@ -50,13 +50,16 @@ pub struct Input<'a> {
 /// Compiles a snapshot; what has not changed since `previous` is taken over.
 pub fn compile(input: &Input<'_>, previous: Option<&Plan>) -> (Plan, Report) {
     let mut work = match previous {
-        None => Work::all(input, Plan { router: Router::new(input.router), ..Plan::default() }),
-        Some(previous) if input.rebuild || previous.router.kind() != input.router => {
-            Work::all(input, successor(previous, input.router))
+        None => {
+            let router = Router::new(input.routing.kind);
+            Work::all(input, Plan { router, routing: input.routing, ..Plan::default() })
+        }
+        Some(previous) if input.rebuild || previous.router.kind() != input.routing.kind => {
+            Work::all(input, successor(previous, input.routing))
         }
         Some(previous) => Work::of(
             input,
-            successor(previous, input.router),
+            successor(previous, input.routing),
             &input.snapshot.changes_since(&previous.snapshot),
         ),
     };
@@ -67,10 +70,11 @@ pub fn compile(input: &Input<'_>, previous: Option<&Plan>) -> (Plan, Report) {
 }
 
 /// A plan that begins as `previous` ends.
-fn successor(previous: &Plan, kind: router::Kind) -> Plan {
+fn successor(previous: &Plan, routing: Routing) -> Plan {
     let mut plan = previous.share();
-    if plan.router.kind() != kind {
-        plan.router = Router::new(kind);
+    plan.routing = routing;
+    if plan.router.kind() != routing.kind {
+        plan.router = Router::new(routing.kind);
         for form in previous.forms.values() {
             if let Form::Route(route) = form {
                 plan.router.insert(route);

@@ -25,7 +25,7 @@ use crate::{
     chain::{Chain, Joined},
     ctx::Consumer,
     metrics::RouteMetrics,
-    router::{Router, Rule, Target},
+    router::{Router, Routing, Rule, Target},
     tls::Certificates,
     upstream::{Timeouts, Upstream, health::Health},
 };
@@ -40,6 +40,8 @@ pub struct Plan {
     /// What it was compiled from.
     pub snapshot: Snapshot,
     pub router: Router<Route>,
+    /// How requests are matched.
+    pub routing: Routing,
     pub certificates: Certificates,
     /// The global rules. They run for every request, before the route's plugins.
     pub global: Arc<Chain>,
@@ -108,6 +110,7 @@ impl Plan {
         Self {
             snapshot: self.snapshot.clone(),
             router: self.router.clone(),
+            routing: self.routing,
             certificates: self.certificates.clone(),
             global: self.global.clone(),
             consumers: self.consumers.clone(),

@@ -175,7 +175,7 @@ fn routes_are_switched_off_and_on() {
 fn another_router_sees_all_routes_again() {
     let mut lab = Lab::with(&[("routes/1", json!({"uri": "/user/:id", "upstream": to(1)}))]);
     assert_eq!(port(&lab, "/user/7"), None);
-    lab.router = RouterKind::UriWithParameter;
+    lab.routing.kind = RouterKind::UriWithParameter;
     lab.change(&[]);
     let ctx = lab.request("/user/7", &[]);
     assert_eq!(ctx.var("uri_param_id").as_deref(), Some("7"));

@@ -7,16 +7,20 @@
 
 mod path;
 mod rule;
+mod settings;
 mod tree;
 
 use std::{borrow::Cow, cmp::Reverse, net::IpAddr, sync::Arc};
 
 use http::Method;
+use model::expr::Operand;
 use serde::Deserialize;
 use smallvec::SmallVec;
 
 pub use rule::Rule;
+pub use settings::Routing;
 
+use crate::vars::Var;
 use path::{Path, Pattern};
 use tree::{Fit, Tree, Value};
 
@@ -66,7 +70,7 @@ pub struct Query<'a> {
     pub method: &'a Method,
     pub remote: IpAddr,
     /// Looks up a variable.
-    pub vars: &'a dyn Fn(&str) -> Option<Cow<'a, str>>,
+    pub vars: &'a dyn Fn(&Var) -> Option<Operand<'a>>,
 }
 
 /// Values of the named segments of a URI.

@@ -31,7 +31,7 @@ enum Segment {
 }
 
 impl<'a> Path<'a> {
-    /// `named`: whether `:name` is a wildcard; otherwise it is a text like any other.
+    /// `named`: whether `:name` is a wildcard; otherwise it is one only behind a star, as everywhere in APISIX.
     pub fn read(path: &'a str, named: bool) -> Self {
         let parameter = if named { path.find("/:").map(|at| at + 1) } else { None };
         let star = path.find('*');
@@ -39,18 +39,18 @@ impl<'a> Path<'a> {
             return Self { key: path, fit: Fit::Exact, pattern: None };
         };
         let plain = end + 1 == path.len() && parameter.is_none();
-        let pattern = if plain { None } else { Pattern::read(path, named) };
+        let pattern = if plain { None } else { Pattern::read(path) };
         Self { key: &path[..end], fit: Fit::Prefix, pattern: pattern.map(Arc::new) }
     }
 }
 
 impl Pattern {
     /// None where no segment begins with a wildcard: then the key alone decides.
-    fn read(path: &str, named: bool) -> Option<Self> {
+    fn read(path: &str) -> Option<Self> {
         let segments: Box<[_]> = path
             .split('/')
             .map(|segment| match (segment.strip_prefix(':'), segment.strip_prefix('*')) {
-                (Some(name), _) if named => Segment::One(name.into()),
+                (Some(name), _) => Segment::One(name.into()),
                 (_, Some("")) => Segment::Any(None),
                 (_, Some(name)) => Segment::Any(Some(name.into())),
                 _ => Segment::Text(segment.into()),

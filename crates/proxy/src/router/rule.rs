@@ -2,11 +2,18 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use http::Method;
+use http::{Method, header};
 use ipnet::IpNet;
-use model::{expr::Expr, resource};
+use model::{
+    expr::{Expr, Operand},
+    filter_func::FilterFunc,
+    resource,
+};
 
 use super::Query;
+use crate::vars::{Condition, Var};
+
+const HTTP_HOST: Var = Var::Http(header::HOST);
 
 /// Which requests a route is for. What a lookup reads comes first.
 #[derive(Debug, Default)]
@@ -27,15 +34,13 @@ pub struct Rule {
 struct Conditions {
     /// Empty: any.
     remote: Box<[IpNet]>,
-    vars: Option<Expr>,
+    vars: Option<Expr<Var>>,
+    filter: Option<FilterFunc>,
 }
 
 impl Rule {
     /// Reads the matching part of a route. `of_service` are the hosts of its service.
     pub fn read(route: &resource::Route, of_service: Option<&Arc<[Box<str>]>>) -> Result<Self, String> {
-        if route.filter_func.is_some() {
-            return Err("filter_func is Lua, which this gateway does not run; say it with vars".to_owned());
-        }
         let paths: Box<[Box<str>]> = route.uris().map(Into::into).collect();
         if paths.is_empty() {
             return Err("neither uri nor uris".to_owned());
@@ -45,10 +50,10 @@ impl Rule {
         let methods =
             route.methods.iter().try_fold(0, |all, method| Ok::<_, String>(all | method_named(method)?))?;
         let remote = route.remote_addrs().map(network).collect::<Result<Box<_>, _>>()?;
-        let vars = route.vars.as_ref().map(Expr::compile).transpose();
-        let vars = vars.map_err(|e| format!("failed to validate the 'vars' expression: {e}"))?;
-        let conditions =
-            (vars.is_some() || !remote.is_empty()).then(|| Box::new(Conditions { remote, vars }));
+        let vars = route.vars.as_ref().map(Condition::compile).transpose()?.map(Condition::into_expr);
+        let filter = route.filter_func.as_deref().map(FilterFunc::compile).transpose()?;
+        let any = vars.is_some() || filter.is_some() || !remote.is_empty();
+        let conditions = any.then(|| Box::new(Conditions { remote, vars, filter }));
         Ok(Self { priority: route.priority, paths, hosts, methods, conditions })
     }
 
@@ -61,11 +66,14 @@ impl Rule {
     /// Which of the hosts fits: 0 where the rule has none.
     pub(super) fn host_for(&self, query: &Query<'_>) -> Option<Option<u16>> {
         let Some(hosts) = &self.hosts else { return Some(None) };
-        let fits = |host: &str| match host.strip_prefix('*') {
-            Some(suffix) => query.host.ends_with(suffix),
+        let fits = |host: &str| {
             // A host with a port is compared with what the client wrote.
-            None if host.contains(':') => (query.vars)("http_host").is_some_and(|written| written == host),
-            None => query.host == host,
+            let written = if host.contains(':') { (query.vars)(&HTTP_HOST) } else { None };
+            let asked = written.as_ref().and_then(Operand::as_str).unwrap_or(query.host);
+            match host.strip_prefix('*') {
+                Some(suffix) => asked.ends_with(suffix),
+                None => asked == host,
+            }
         };
         let at = hosts.iter().position(|host| fits(host))?;
         Some(u16::try_from(at).ok())
@@ -76,7 +84,18 @@ impl Conditions {
     fn hold(&self, query: &Query<'_>) -> bool {
         (self.remote.is_empty() || self.remote.iter().any(|network| network.contains(&query.remote)))
             && self.vars.as_ref().is_none_or(|vars| vars.eval(query.vars))
+            && self.filter.as_ref().is_none_or(|filter| ask(filter, query))
     }
+}
+
+/// Whether the code says yes. One that fails says no, and the log tells once.
+fn ask(filter: &FilterFunc, query: &Query<'_>) -> bool {
+    filter.holds(&|name| (query.vars)(&Var::parse(name))).unwrap_or_else(|failure| {
+        if failure.first {
+            tracing::warn!(%failure, ?filter, "a filter_func failed: its route does not match");
+        }
+        false
+    })
 }
 
 fn network(text: &str) -> Result<IpNet, String> {

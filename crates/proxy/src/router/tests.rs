@@ -34,9 +34,9 @@ fn router(kind: Kind, routes: &[Json]) -> Router<Sample> {
 /// A request by method, host and path, from 127.0.0.1, with `arg_k` = `v`.
 fn find(router: &Router<Sample>, method: &str, host: &str, path: &str) -> Option<usize> {
     let method = method.parse().unwrap();
-    let vars = |name: &str| match name {
-        "arg_k" => Some("v".into()),
-        "http_host" => Some(format!("{host}:9080").into()),
+    let vars = |var: &Var| match var {
+        Var::Arg(name) if &**name == "k" => Some("v".into()),
+        Var::Http(name) if name == http::header::HOST => Some(Cow::from(format!("{host}:9080")).into()),
         _ => None,
     };
     let query = Query { host, path, method: &method, remote: [127, 0, 0, 1].into(), vars: &vars };
@@ -93,25 +93,35 @@ fn conditions_decide_and_the_next_best_is_tried() {
             json!({"uri": "/a", "vars": [["arg_k", "==", "w"]], "priority": 8}),
             json!({"uri": "/a", "vars": [["arg_k", "==", "v"]], "methods": ["POST"]}),
             json!({"uri": "/*", "remote_addrs": ["127.0.0.1", "::1"]}),
+            json!({"uri": "/b", "filter_func": "function(vars) return vars.arg_k == 'w' end"}),
+            json!({"uri": "/c", "filter_func": "function(vars) return vars.arg_k == 'v' end"}),
+            json!({"uri": "/d", "filter_func": "function(vars) return vars.arg_k + 1 end"}),
         ],
     );
     assert_eq!(find(&router, "PUT", "", "/a"), Some(0));
     assert_eq!(find(&router, "PURGE", "", "/a"), Some(0));
     assert_eq!(find(&router, "POST", "", "/a"), Some(3));
     assert_eq!(find(&router, "BREW", "", "/a"), Some(4));
+    assert_eq!(find(&router, "GET", "", "/b"), Some(4));
+    assert_eq!(find(&router, "GET", "", "/c"), Some(6));
+    assert_eq!(find(&router, "GET", "", "/d"), Some(4));
 }
 
 #[test]
 fn hosts_with_a_port_are_compared_with_the_header() {
-    let router = router(Kind::Uri, &[json!({"uri": "/a", "host": "foo.com:9080"})]);
+    let router = router(
+        Kind::Uri,
+        &[json!({"uri": "/a", "host": "foo.com:9080"}), json!({"uri": "/a", "host": "*.com:9080"})],
+    );
     assert_eq!(find(&router, "GET", "foo.com", "/a"), Some(0));
-    assert_eq!(find(&router, "GET", "bar.com", "/a"), None);
+    assert_eq!(find(&router, "GET", "bar.com", "/a"), Some(1));
+    assert_eq!(find(&router, "GET", "bar.org", "/a"), None);
 }
 
 #[test]
 fn what_cannot_be_matched_is_refused() {
     for (route, reason) in [
-        (json!({"uri": "/a", "filter_func": "function() end"}), "filter_func is Lua"),
+        (json!({"uri": "/a", "filter_func": "function("}), "failed to load 'filter_func' string"),
         (json!({"uri": "/a", "methods": ["BREW"]}), "unknown method"),
         (json!({"uri": "/a", "remote_addr": "nowhere"}), "invalid ip address: nowhere"),
         (json!({"uri": "/a", "vars": [["a", "?", "b"]]}), "failed to validate the 'vars' expression"),
@@ -196,15 +206,17 @@ fn naive_path(pattern: &str, named: bool, path: &str) -> Option<(bool, usize)> {
     let Some(end) = (0..pattern.len()).find(|&at| wild(at)) else {
         return (pattern == path).then_some((true, pattern.len()));
     };
+    // A name is one wherever there is a star, too.
+    let wild_names = named || pattern.contains('*');
     let segments: Vec<String> = pattern
         .split('/')
         .map(|segment| match segment {
             _ if segment.starts_with('*') => "(?s:.*)".to_owned(),
-            _ if named && segment.starts_with(':') => "[^/]+".to_owned(),
+            _ if wild_names && segment.starts_with(':') => "[^/]+".to_owned(),
             _ => regex::escape(segment),
         })
         .collect();
-    let decides = pattern.split('/').any(|s| s.starts_with('*') || named && s.starts_with(':'));
+    let decides = pattern.split('/').any(|s| s.starts_with('*') || wild_names && s.starts_with(':'));
     let expression = regex::Regex::new(&format!("^{}$", segments.join("/"))).unwrap();
     let fits = path.starts_with(&pattern[..end]) && (!decides || expression.is_match(path));
     fits.then_some((false, end))

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde_json::json;
 
 use super::*;
 use crate::{ctx::Attempt, upstream::Node};
@@ -88,10 +89,79 @@ fn variables_of_the_upstream_are_one_for_each_attempt() {
 fn json_bodies_are_reached_by_path() {
     let mut ctx = Ctx::example("POST", "/", &[("Content-Type", "application/json")]);
     ctx.body = Some(Bytes::from_static(br#"{"a":{"b":["x",{"c":1}]}}"#));
-    assert_eq!(ctx.var("post_arg.a.b.1").as_deref(), Some("x"));
-    assert_eq!(ctx.var("post_arg.a.b.2").as_deref(), Some("{\"c\":1}"));
-    assert_eq!(ctx.var("post_arg.a.c"), None);
-    assert_eq!(ctx.var("post_arg_a"), None);
+    for (name, value) in [
+        ("post_arg.a.b", Some(r#"["x",{"c":1}]"#)),
+        ("post_arg.a.b[0]", Some(r#"["x"]"#)),
+        ("post_arg.a.b[*].c", Some("[1]")),
+        ("post_arg.a..c", Some("[1]")),
+        ("post_arg.a.b[*].d", None),
+        ("post_arg.a.c", None),
+        // A list has no names.
+        ("post_arg.a.b.1", None),
+        ("post_arg.[", None),
+        ("post_arg_a", None),
+    ] {
+        assert_eq!(ctx.var(name).as_deref(), value, "{name}");
+    }
+    assert!(Condition::compile(&json!([["post_arg.a.b[*].c", "has", 1]])).unwrap().holds(&ctx));
+}
+
+#[test]
+fn forms_with_files_are_read_by_field() {
+    let kind = "multipart/form-data; boundary=x";
+    let mut ctx = Ctx::example("POST", "/", &[("Content-Type", kind)]);
+    let parts = [("a", "1"), ("b\"; filename=\"f", "text"), ("a", "2")];
+    let body = parts.map(|(name, value)| {
+        format!("--x\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
+    });
+    ctx.body = Some(format!("{}--x--\r\n", body.concat()).into());
+    for (name, value) in [("post_arg.a", Some("2")), ("post_arg.b", Some("text")), ("post_arg_a", None)] {
+        assert_eq!(ctx.var(name).as_deref(), value, "{name}");
+    }
+}
+
+#[test]
+fn graphql_operations() {
+    let document = "query getRepo { owner { name } repo { created } }";
+    let wrapped = json!({"query": document}).to_string();
+    let target = format!("/?query={}", document.replace(' ', "+"));
+    for (method, target, kind, body) in [
+        ("POST", "/", "application/graphql", document),
+        ("POST", "/", "application/json", &*wrapped),
+        ("GET", &*target, "", ""),
+    ] {
+        let mut ctx = Ctx::example(method, target, &[("Content-Type", kind)]);
+        ctx.body = Some(Bytes::from(body.to_owned()));
+        let rules = json!([
+            ["graphql_operation", "==", "query"],
+            ["graphql_name", "==", "getRepo"],
+            ["graphql_root_fields", "has", "owner"],
+            ["graphql_root_fields", "!", "has", "name"],
+        ]);
+        assert!(Condition::compile(&rules).unwrap().holds(&ctx), "{method} {kind}");
+        assert_eq!(ctx.var("graphql_root_fields").as_deref(), Some(r#"["owner","repo"]"#));
+        assert_eq!(ctx.var("graphql_other"), None);
+    }
+}
+
+#[test]
+fn a_body_is_wished_for_only_where_it_may_matter() {
+    let form = "application/x-www-form-urlencoded";
+    for (method, kind, name, wish) in [
+        ("POST", form, "post_arg_a", Some(64 << 20)),
+        ("POST", "text/plain", "post_arg_a", None),
+        ("POST", "application/json", "post_arg_a", None),
+        ("POST", "application/json", "post_arg.a", Some(64 << 20)),
+        ("POST", "application/json", "graphql_name", Some(1 << 20)),
+        ("GET", "application/json", "graphql_name", None),
+        ("POST", form, "arg_a", None),
+    ] {
+        let mut ctx = Ctx::example(method, "/", &[("Content-Type", kind)]);
+        assert_eq!(ctx.var(name), None);
+        assert_eq!(ctx.inquiry.wanted(), wish, "{method} {kind} {name}");
+        ctx.inquiry.tried(wish.unwrap_or_default());
+        assert_eq!(ctx.inquiry.wanted(), None);
+    }
 }
 
 #[test]

@@ -26,7 +26,7 @@ use proxy::{
     engine::{Config, Engine, Listener, Listeners, Shared},
     lasting::Lasting,
     plan::{Catalog, Input, compile},
-    router,
+    router::Routing,
 };
 use serde_json::{Map, Value, json};
 
@@ -87,7 +87,7 @@ impl Gateway {
             catalog: &Catalog::new([]).unwrap(),
             lasting: &self.lasting,
             attrs: &Map::new(),
-            router: router::Kind::default(),
+            routing: Routing::default(),
             tls: &proxy::tls::Settings::default(),
             rebuild: false,
         };

@@ -11,6 +11,8 @@ use proxy::engine::{RealIp, SaidBy};
 
 use proxy::tls::Ciphers;
 
+use proxy::{ctx::PathRules, router::Routing};
+
 use super::{
     super::{
         Listener, Problem, ProxySettings,
@@ -115,6 +117,21 @@ fn ciphers(ssl: &Ssl, protocols: &[String], problems: &mut Vec<Problem>) -> Ciph
     ciphers
 }
 
+fn routing(file: &File) -> Routing {
+    let apisix = &file.apisix;
+    let megabytes = apisix.max_post_args_readable_size;
+    Routing {
+        kind: apisix.router.http,
+        paths: PathRules {
+            delete_tail_slash: apisix.delete_uri_tail_slash,
+            like_servlet: apisix.normalize_uri_like_servlet,
+            keep_encoded_slash: apisix.match_uri_encoded_slash,
+        },
+        most_body: if megabytes == 0 { u64::MAX } else { megabytes.saturating_mul(1024 * 1024) },
+        most_graphql: file.graphql.max_size,
+    }
+}
+
 pub(super) fn proxy(
     file: &File,
     below: Below<'_>,
@@ -156,7 +173,7 @@ pub(super) fn proxy(
         quic,
         http2: apisix.enable_http2 || per_port_h2,
         workers: file.nginx_config.worker_processes.0.or(from_env).unwrap_or(cores),
-        router: apisix.router.http,
+        routing: routing(file),
         server_tokens: apisix.enable_server_tokens,
         ssl_protocols: protocols,
         ssl_ciphers: ciphers,

@@ -35,6 +35,8 @@ impl Exchange {
         let told = forwarded::tell(&mut parts.headers, client, &config);
         let mut head = RequestHead::new(parts.method, target, parts.headers, authority)
             .map_err(|_| Refusal::BAD_REQUEST)?;
+        let plan = worker.plan();
+        head.apply(plan.routing.paths).map_err(|_| Refusal::BAD_REQUEST)?;
         (head.version, head.scheme) = (parts.version, client.scheme);
         let body = RequestBody::new(
             incoming.into(),
@@ -42,7 +44,7 @@ impl Exchange {
             &worker.timers,
             config.timeouts.client_body,
         );
-        let mut ctx = Ctx::new(worker.plan(), head, real.unwrap_or(client.peer), client.local);
+        let mut ctx = Ctx::new(plan, head, real.unwrap_or(client.peer), client.local);
         ctx.peer = client.peer;
         ctx.tls.clone_from(&client.tls);
         told.remember(&mut ctx);

@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     error::Error as _,
+    future::poll_fn,
     io::{self, IoSlice, Write as _},
     pin::Pin,
     rc::Rc,
@@ -32,6 +33,8 @@ pub struct RequestBody {
     /// What was taken from the source, until it is too much.
     kept: VecDeque<Bytes>,
     kept_size: usize,
+    /// How much may be kept.
+    most_kept: usize,
     /// How much of `kept` has been given out since the last rewind.
     given: usize,
     /// Whether `kept` is all that was taken.
@@ -79,6 +82,7 @@ impl RequestBody {
             allowance,
             kept: VecDeque::new(),
             kept_size: 0,
+            most_kept: KEPT,
             given: 0,
             whole: true,
             pace: None,
@@ -92,8 +96,14 @@ impl RequestBody {
         *self = Self { received: self.received, ..Self::from(source, u64::MAX) };
     }
 
-    /// The length, where it is known before the body is.
+    /// The length of what [`RequestBody::poll_next`] will give, where it is known before that.
     pub fn length(&self) -> Option<u64> {
+        let again: usize = self.kept.iter().skip(self.given).map(Bytes::len).sum();
+        Some(again as u64 + self.to_come()?)
+    }
+
+    /// The length of what has not been taken yet.
+    fn to_come(&self) -> Option<u64> {
         match &self.source {
             Source::Empty => Some(0),
             Source::Whole(body) => Some(body.len() as u64),
@@ -103,7 +113,27 @@ impl RequestBody {
 
     /// Whether it is longer than allowed, as far as its length is known.
     pub fn is_too_large(&self) -> bool {
-        self.length().is_some_and(|length| length > self.allowance)
+        self.to_come().is_some_and(|length| length > self.allowance)
+    }
+
+    /// Takes the body in before anyone asks for it. None where it is longer than `limit`, or than it may be at all:
+    /// then what was taken is given out first, as if nothing had happened.
+    pub async fn read_ahead(&mut self, limit: u64) -> Result<Option<Bytes>, Error> {
+        self.given = 0;
+        if self.is_too_large() || self.length().is_some_and(|length| length > limit) {
+            return Ok(None);
+        }
+        self.most_kept = usize::MAX;
+        let mut whole = None;
+        while self.kept_size as u64 <= limit {
+            if !matches!(poll_fn(|cx| self.poll_next(cx)).await?, Next::Data(_)) {
+                let chunks = self.kept.make_contiguous();
+                whole = Some(if let [one] = chunks { one.clone() } else { chunks.concat().into() });
+                break;
+            }
+        }
+        (self.most_kept, self.given) = (KEPT, 0);
+        Ok(whole)
     }
 
     /// Begins again with the first byte, where that is still possible.
@@ -154,7 +184,7 @@ impl RequestBody {
 
     fn keep(&mut self, data: &Bytes) {
         self.kept_size += data.len();
-        if self.kept_size > KEPT {
+        if self.kept_size > self.most_kept {
             self.whole = false;
             self.kept.clear();
             self.given = 0;
