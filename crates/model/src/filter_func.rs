@@ -139,7 +139,8 @@ impl Machine {
         own.set_metatable(Some(meta))?;
         let text = format!("return {}", code.text);
         self.steps.set(0);
-        let chunk = self.lua.load(&*text).set_name(text.clone()).set_mode(ChunkMode::Text).set_environment(own);
+        let chunk =
+            self.lua.load(&*text).set_name(text.clone()).set_mode(ChunkMode::Text).set_environment(own);
         let function: Function = chunk.eval()?;
         self.functions.insert(Arc::as_ptr(code), (Arc::downgrade(code), function.clone()));
         Ok(function)
@@ -297,7 +298,8 @@ mod tests {
     fn nothing_is_shared_between_two_and_nothing_lasts_beyond_a_call() {
         assert!(ask("function() seen = true; return seen end").unwrap());
         assert!(!ask("function() return seen end").unwrap());
-        let hoarder = FilterFunc::compile("function(vars) old = old or vars; return old.arg_name end").unwrap();
+        let hoarder =
+            FilterFunc::compile("function(vars) old = old or vars; return old.arg_name end").unwrap();
         let vars = |_: &str| Some("x".into());
         assert!(hoarder.holds(&vars).unwrap());
         let failure = hoarder.holds(&vars).unwrap_err();

@@ -12,7 +12,7 @@ use proxy::{
     ctx::Ctx,
     lasting::Lasting,
     plan::{Catalog, Input, Plan, compile},
-    router,
+    router::Routing,
 };
 use serde_json::Map;
 
@@ -52,7 +52,7 @@ fn plan(kind: &str, nodes: usize) -> Plan {
         catalog: &Catalog::new([]).unwrap(),
         lasting: &Lasting::default(),
         attrs: &Map::new(),
-        router: router::Kind::HostUri,
+        routing: Routing::default(),
         tls: &proxy::tls::Settings::default(),
         rebuild: false,
     };

@@ -3,6 +3,7 @@
 //! | story | file |
 //! |---|---|
 //! | which route a request finds | `matching.rs` |
+//! | which one it finds by its body, by Lua, and by paths as the settings read them | `rules.rs` |
 //! | services, plugin configs, global rules and what of them counts | `merging.rs` |
 //! | which node gets it, what it is told of the client, what is tried again | `upstreams.rs` |
 //! | nodes that die and come back | `health.rs` |
@@ -21,6 +22,7 @@ mod health;
 mod matching;
 mod merging;
 mod protocols;
+mod rules;
 mod upstreams;
 
 use std::ops::Deref;

@@ -38,7 +38,7 @@ impl<'a> Path<'a> {
         let Some(end) = [parameter, star].into_iter().flatten().min() else {
             return Self { key: path, fit: Fit::Exact, pattern: None };
         };
-        let plain = end + 1 == path.len() && parameter.is_none();
+        let plain = end + 1 == path.len() && !path.contains("/:");
         let pattern = if plain { None } else { Pattern::read(path) };
         Self { key: &path[..end], fit: Fit::Prefix, pattern: pattern.map(Arc::new) }
     }
