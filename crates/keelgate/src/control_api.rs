@@ -126,6 +126,9 @@ pub fn describe(parts: &Parts) -> Value {
         }
     }
     shown.insert("rejected".into(), rejected(parts).into());
+    if let Some(data) = &parts.data {
+        shown.insert("discovery".into(), discovery(data));
+    }
     if let Some(opened) = opened {
         let exporter = opened.exporter.as_ref();
         shown.insert("backup".into(), exporter.map_or(Value::Null, |exporter| json!(exporter.status())));
@@ -139,6 +142,16 @@ pub fn describe(parts: &Parts) -> Value {
         shown.insert("store_error".into(), opened.mirror.last_error().into());
     }
     Value::Object(shown)
+}
+
+/// How DNS and registries fare, by kind; `host` are the names of nodes.
+fn discovery(data: &DataPlane) -> Value {
+    let heard = data.directory().heard().into_iter().map(|heard| {
+        let at = heard.last_answer.map(|at| chrono::DateTime::<chrono::Utc>::from(at).to_rfc3339());
+        let shown = json!({"services": heard.services, "last_answer": at, "last_error": heard.last_error});
+        (heard.kind.name().to_owned(), shown)
+    });
+    Value::Object(heard.collect())
 }
 
 /// What was refused, by reading or by compiling.

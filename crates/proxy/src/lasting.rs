@@ -7,14 +7,23 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use crate::upstream::discovery::Directory;
+
 /// A table of shared things by name. An entry lives as long as someone holds it, plus until the next
 /// [`Lasting::sweep`].
 #[derive(Default)]
 pub struct Lasting {
+    /// What names and services lead to.
+    pub directory: Directory,
     entries: Mutex<HashMap<String, Arc<dyn Any + Send + Sync>>>,
 }
 
 impl Lasting {
+    /// Where names and services lead is looked up in this directory; the default one asks nobody.
+    pub fn new(directory: Directory) -> Self {
+        Self { directory, ..Self::default() }
+    }
+
     /// The entry of this name and type, if there is one.
     pub fn get<T: Any + Send + Sync>(&self, name: &str) -> Option<Arc<T>> {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
@@ -37,5 +46,7 @@ impl Lasting {
     pub fn sweep(&self) {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.retain(|_, entry| Arc::strong_count(entry) > 1);
+        drop(entries);
+        self.directory.sweep();
     }
 }

@@ -5,6 +5,7 @@
 //! | a port nobody else takes | [`ports::free`] |
 //! | something to proxy to | [`upstream::Upstream`] |
 //! | a gRPC server to proxy to, and its client | [`grpc::Server`], [`grpc::Client`] |
+//! | a DNS server, or a registry of services | [`dns::Dns`], [`registry::Registry`] |
 //! | a network that fails on command | [`proxy::FaultProxy`] |
 //! | packets that vanish | [`firewall::drop_packets`] |
 //! | a wall clock that is off | [`clock::Clock`] |
@@ -26,6 +27,7 @@
 mod background;
 pub mod certs;
 pub mod clock;
+pub mod dns;
 pub mod firewall;
 pub mod gateway;
 pub mod grpc;
@@ -35,6 +37,7 @@ pub mod load;
 pub mod ports;
 pub mod process;
 pub mod proxy;
+pub mod registry;
 pub mod servers;
 pub mod upstream;
 pub mod wait;

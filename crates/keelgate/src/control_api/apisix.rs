@@ -10,6 +10,7 @@ use axum::{
 };
 use http::StatusCode;
 use model::{Key, Kind, Resource, Snapshot, resource::Upstream, schema::Checker};
+use proxy::upstream::discovery::Kind as Discovery;
 use serde_json::{Map, Value, json};
 
 use super::{Parts, View, error};
@@ -36,6 +37,8 @@ pub fn router(view: Arc<View>) -> Router {
         .route("/v1/plugin_metadatas", get(all_metadata))
         .route("/v1/plugin_metadata/{name}", get(metadata))
         .route("/v1/schema", get(schema))
+        .route("/v1/discovery/{kind}/dump", get(discovery_dump))
+        .route("/v1/discovery/{kind}/show_dump_file", get(discovery_dump_file))
         // There is no garbage to collect: it answers as APISIX does, for scripts.
         .route("/v1/gc", post(|| async { StatusCode::OK }))
         .route("/v1/plugins/reload", put(|| async { "done" }))
@@ -161,4 +164,30 @@ async fn schema(State(view): State<Arc<View>>) -> Json<Value> {
         })
         .collect();
     Json(json!({"main": main, "plugins": plugins, "stream_plugins": {}}))
+}
+
+/// What is known from a registry.
+async fn discovery_dump(State(view): State<Arc<View>>, Path(kind): Path<String>) -> Response {
+    let parts = view.parts();
+    let dump =
+        parts.data.as_ref().zip(Discovery::of(&kind)).and_then(|(data, kind)| data.directory().dump(kind));
+    match dump {
+        Some(dump) => Json(dump).into_response(),
+        None => error(StatusCode::NOT_FOUND, "404 Route Not Found"),
+    }
+}
+
+/// The file that a registry's `dump` names.
+async fn discovery_dump_file(State(view): State<Arc<View>>, Path(kind): Path<String>) -> Response {
+    let parts = view.parts();
+    let file = parts
+        .data
+        .as_ref()
+        .zip(Discovery::of(&kind))
+        .and_then(|(data, kind)| data.directory().dump_file(kind));
+    match file {
+        Some(Ok(text)) => text.into_response(),
+        Some(Err(reason)) => (StatusCode::SERVICE_UNAVAILABLE, reason).into_response(),
+        None => error(StatusCode::NOT_FOUND, "404 Route Not Found"),
+    }
 }

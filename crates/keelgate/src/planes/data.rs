@@ -16,7 +16,10 @@ use proxy::{
     engine::Shared,
     lasting::Lasting,
     plan::{Catalog, Input, Plan, Report, compile},
-    upstream::health::Checkers,
+    upstream::{
+        discovery::{Config, Directory},
+        health::Checkers,
+    },
 };
 use serde_json::{Map, Value, json};
 use store::source::{Apply, Update};
@@ -54,7 +57,7 @@ pub struct Applied {
 impl DataPlane {
     /// On a runtime: nodes of upstreams are checked there.
     pub fn new(under: Under) -> Self {
-        let lasting = Lasting::default();
+        let lasting = Lasting::new(under.directory());
         Self {
             shared: Arc::default(),
             report: ArcSwap::default(),
@@ -78,6 +81,11 @@ impl DataPlane {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What names and services lead to.
+    pub fn directory(&self) -> &Directory {
+        &self.lasting.directory
+    }
+
     /// New settings: the next update is compiled from the ground up.
     pub fn adopt(&self, under: Under) {
         *self.under.lock().unwrap_or_else(PoisonError::into_inner) = under;
@@ -90,6 +98,9 @@ impl DataPlane {
         let instance = under.instance_for(update.instance.as_deref());
         let rebuild = under.instance.as_ref() != Some(&instance);
         let keyring = keyring(&instance)?;
+        if rebuild {
+            self.lasting.directory.configure(under.discovery(&instance));
+        }
         let previous = self.plan();
         let input = Input {
             snapshot: update.snapshot.clone(),
@@ -152,6 +163,24 @@ impl Under {
         })
     }
 
+    /// Follows names and services by tasks of the runtime that this is called in.
+    fn directory(&self) -> Directory {
+        Directory::new(Handle::current(), self.settings.data_dir.join("endpoints.json"))
+    }
+
+    /// Whom names and services are asked of. A registry that was delivered and can't be used costs no other.
+    fn discovery(&self, instance: &Instance) -> Config {
+        let dns = self.settings.proxy.as_ref().map(|proxy| proxy.dns.clone()).unwrap_or_default();
+        let mut config = Config { dns, roots: Arc::clone(&self.tls.roots), ..Config::default() };
+        for (name, registry) in &instance.config_payload.discovery {
+            let one = Map::from_iter([(name.clone(), registry.clone())]);
+            if let Err(unusable) = config.discover(&one, &self.settings.home) {
+                tracing::error!(%unusable, "a registry is not asked");
+            }
+        }
+        config
+    }
+
     /// What the control plane delivers, with this node's own attributes over it and its own keys behind it.
     fn instance_for(&self, delivered: Option<&Instance>) -> Instance {
         let own = &self.settings.instance.config;
@@ -159,6 +188,9 @@ impl Under {
         let mut merged = delivered.clone();
         for (name, attr) in &own.config_payload.plugin_attr {
             merged.config_payload.plugin_attr.insert(name.clone(), attr.clone());
+        }
+        for (name, registry) in &own.config_payload.discovery {
+            merged.config_payload.discovery.insert(name.clone(), registry.clone());
         }
         let own = own.config_payload.apisix.clone().unwrap_or_default();
         let theirs = merged.config_payload.apisix.get_or_insert_with(|| own.clone());

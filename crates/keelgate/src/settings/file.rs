@@ -51,6 +51,14 @@ pub struct Apisix {
     /// Default: encrypted with APISIX's own example keys.
     pub data_encryption: Option<model::instance::DataEncryption>,
     pub trusted_addresses: Option<Vec<ipnet_or_ip::Net>>,
+    /// DNS servers, in the place of those of `/etc/resolv.conf`.
+    pub dns_resolver: Vec<String>,
+    /// Seconds that an answer holds, in the place of its TTL.
+    pub dns_resolver_valid: Option<Time>,
+    /// How long a request waits for a name's first answer. Default: 5 s.
+    pub resolver_timeout: Time,
+    /// Whether `search` of `/etc/resolv.conf` counts. Default: true.
+    pub enable_resolv_search_opt: bool,
 }
 
 impl Default for Apisix {
@@ -75,6 +83,10 @@ impl Default for Apisix {
             ssl: Ssl::default(),
             data_encryption: None,
             trusted_addresses: None,
+            dns_resolver: Vec::new(),
+            dns_resolver_valid: None,
+            resolver_timeout: Time::secs(5),
+            enable_resolv_search_opt: true,
         }
     }
 }

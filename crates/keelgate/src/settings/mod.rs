@@ -250,6 +250,8 @@ pub struct ProxySettings {
     /// How long requests in flight may take at the end. Default: 240 s.
     pub shutdown_timeout: Duration,
     pub http: file::NginxHttp,
+    /// How upstreams' names are resolved. What `discovery` says is in [`Settings::instance`].
+    pub dns: proxy::upstream::discovery::Dns,
     /// Where the access log goes; none writes none.
     pub access_log: Option<PathBuf>,
 }

@@ -14,6 +14,7 @@ use model::{
     Instance, InstanceEnvelope,
     instance::{DataEncryption, InstanceApisix, InstancePayload},
 };
+use proxy::upstream::discovery::Config;
 use serde_json::{Map, Value};
 
 use super::{
@@ -84,6 +85,15 @@ pub fn resolve(
 
     let source = backup::source(file, role, provider, dp_fallback, &home, etcd_or_default, &mut problems);
     let proxy = (role != Role::ControlPlane).then(|| engine::proxy(file, &below, env, &mut problems));
+
+    match Config::default().discover(&file.discovery, &home) {
+        Ok(unused) => warnings.extend(
+            unused
+                .into_iter()
+                .map(|key| format!("{}: discovery.{key}: this key is not used by Keelgate", path.display())),
+        ),
+        Err(wrong) => problems.push(Problem::new(format!("discovery.{}", wrong.key), wrong.text)),
+    }
 
     let mut settings = Settings {
         file: path.to_owned(),

@@ -6,6 +6,7 @@
 //! | a control plane comes back without what it had | `comeback.rs` |
 //! | objects in the bucket that nobody should believe | `bad_objects.rs` |
 //! | storage that refuses, fails, hangs | `bad_storage.rs` |
+//! | registries and DNS are dead at a restart | `registries.rs` |
 //! | reloads while everything is under way | `reload.rs` |
 //! | calls and sockets that stay open throughout | `streams.rs` |
 //! | what bucket and line must not give away, or be believed | `secrets.rs`, `links.rs` |
@@ -20,6 +21,7 @@ mod bad_storage;
 mod comeback;
 mod door;
 mod links;
+mod registries;
 mod reload;
 mod secrets;
 mod setup;

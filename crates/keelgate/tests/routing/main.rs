@@ -7,6 +7,8 @@
 //! | services, plugin configs, global rules and what of them counts | `merging.rs` |
 //! | which node gets it, what it is told of the client, what is tried again | `upstreams.rs` |
 //! | nodes that die and come back | `health.rs` |
+//! | nodes that are names, and what DNS says of them | `dns.rs` |
+//! | services that a registry knows | `registries.rs` |
 //! | TLS, HTTP/2, WebSocket, bodies that stream | `protocols.rs` |
 //! | gRPC | `grpc.rs` |
 //! | what a client is told when it fails | `failures.rs` |
@@ -16,6 +18,7 @@
 #![allow(clippy::unwrap_used, reason = "test code: a panic is how it fails")]
 
 mod clients;
+mod dns;
 mod failures;
 mod grpc;
 mod health;
@@ -23,6 +26,7 @@ mod matching;
 mod merging;
 mod protocols;
 mod rules;
+mod registries;
 mod upstreams;
 
 use std::ops::Deref;

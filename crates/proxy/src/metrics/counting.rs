@@ -96,7 +96,7 @@ impl Counting {
             matched_uri: shown("matched_uri", ctx.matched_uri().unwrap_or("")),
             matched_host: shown("matched_host", ctx.matched_host().unwrap_or("")),
             consumer: shown("consumer", ctx.consumer.as_ref().map_or("", |consumer| &*consumer.name)),
-            node: shown("node", attempt.map_or("", |attempt| &*attempt.node.host)),
+            node: shown("node", attempt.map_or("", |attempt| attempt.node.ip())),
             source: match attempt {
                 None => "apisix",
                 Some(attempt) if attempt.status.is_some() => "upstream",

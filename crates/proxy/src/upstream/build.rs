@@ -13,9 +13,10 @@ use rustls::RootCertStore;
 use smallvec::SmallVec;
 
 use super::{
-    Choice, ClientTls, Identity, Keepalive, Node, NodeSet, Nodes, PassHost, Scheme, Timeouts, Upstream,
+    Choice, ClientTls, Identity, Keepalive, Live, Node, NodeSet, Nodes, PassHost, Scheme, Timeouts, Upstream,
     balance::Method,
     health::{self, Checkers, Checks, Health, How},
+    live,
 };
 use crate::lasting::Lasting;
 
@@ -55,6 +56,18 @@ impl Shared {
         node
     }
 
+    /// The nodes of an upstream whose configuration names all their addresses; none for another.
+    fn fixed(&mut self, conf: &resource::Upstream) -> Result<Option<Box<[Arc<Node>]>>, String> {
+        if Live::is_needed(conf) {
+            return Ok(None);
+        }
+        let node = |node: &resource::Node| {
+            let port = node.port(conf.scheme).ok_or("a node without a port")?;
+            Ok::<_, String>(self.node(Node::new(&node.host, port, node.weight, node.priority)))
+        };
+        conf.nodes.iter().map(node).collect::<Result<_, _>>().map(Some)
+    }
+
     /// One that was built before and is no different, or else this one.
     pub fn upstream(&mut self, upstream: Upstream) -> Arc<Upstream> {
         let Some(node) = upstream.single() else { return Arc::new(upstream) };
@@ -70,16 +83,8 @@ impl Shared {
 
 impl Upstream {
     pub fn new(name: &str, conf: &resource::Upstream, means: &mut Means<'_>) -> Result<Self, String> {
-        if conf.is_discovered() {
-            let kind = conf.discovery_type.as_deref().unwrap_or_default();
-            return Err(format!("service discovery ({kind}) is not supported yet"));
-        }
         let scheme = scheme(conf.scheme)?;
-        let node = |node: &resource::Node| {
-            let port = node.port(conf.scheme).ok_or("a node without a port")?;
-            Ok::<_, String>(means.shared.node(Node::new(&node.host, port, node.weight, node.priority)))
-        };
-        let nodes: Box<[_]> = conf.nodes.iter().map(node).collect::<Result<_, _>>()?;
+        let (service, fixed) = (live::query(conf)?, means.shared.fixed(conf)?);
         let pass_host = match (conf.pass_host, &conf.upstream_host) {
             (resource::PassHost::Pass, _) => PassHost::Pass,
             (resource::PassHost::Node, _) => PassHost::Node,
@@ -102,7 +107,10 @@ impl Upstream {
             name,
             scheme,
             pass_host,
-            nodes: Nodes::Fixed(NodeSet::new(&choice, nodes)),
+            nodes: match fixed {
+                Some(nodes) => Nodes::Fixed(NodeSet::new(&choice, nodes)),
+                None => Nodes::Live(Live::new(conf, choice, service, &means.lasting.directory)),
+            },
             retries: conf.retries,
             retry_timeout,
             timeouts,
@@ -132,9 +140,39 @@ impl Upstream {
 impl Node {
     pub fn new(host: &str, port: u16, weight: u32, priority: i64) -> Self {
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        let address = bare.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, port));
-        let label = address.map_or_else(|| format!("{host}:{port}"), |address| address.to_string());
-        Self { host: host.into(), port, weight, priority, address, label: label.into() }
+        match bare.parse::<IpAddr>() {
+            Ok(ip) => Self::at(host, SocketAddr::new(ip, port), weight, priority),
+            Err(_) => {
+                let authority: Arc<str> = format!("{host}:{port}").into();
+                let label = Arc::clone(&authority);
+                Self { host: host.into(), port, weight, priority, address: None, label, authority }
+            }
+        }
+    }
+
+    /// The address without the port, as logs and metrics name a node.
+    pub fn ip(&self) -> &str {
+        self.label.rsplit_once(':').map_or(&*self.label, |(ip, _)| ip.trim_matches(['[', ']']))
+    }
+
+    /// A node whose address is known.
+    pub fn at(host: &str, address: SocketAddr, weight: u32, priority: i64) -> Self {
+        let label: Arc<str> = address.to_string().into();
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let authority = if bare.parse() == Ok(address.ip()) {
+            Arc::clone(&label)
+        } else {
+            format!("{host}:{}", address.port()).into()
+        };
+        Self {
+            host: host.into(),
+            port: address.port(),
+            weight,
+            priority,
+            address: Some(address),
+            label,
+            authority,
+        }
     }
 }
 
@@ -209,14 +247,14 @@ mod tests {
     fn defaults_and_refusals() {
         let mut shared = Shared::default();
         let upstream =
-            build(&json!({"nodes": {"a:80": 1, "[::1]:81": 1, "10.0.0.1": 0}}), &mut shared).unwrap();
+            build(&json!({"nodes": {"10.0.0.2:80": 1, "[::1]:81": 1, "10.0.0.1": 0}}), &mut shared).unwrap();
         let set = upstream.nodes.current();
         assert_eq!((upstream.retries(&set), upstream.timeouts.read.as_secs()), (2, 60));
         let labels: Vec<_> = set.nodes.iter().map(|node| &*node.label).collect();
-        assert_eq!(labels, ["a:80", "[::1]:81", "10.0.0.1:80"]);
+        assert_eq!(labels, ["10.0.0.2:80", "[::1]:81", "10.0.0.1:80"]);
         assert_eq!(set.nodes[1].address, Some("[::1]:81".parse().unwrap()));
         for (conf, error) in [
-            (json!({"service_name": "x", "discovery_type": "dns"}), "service discovery (dns)"),
+            (json!({"service_name": "x", "discovery_type": "tars"}), "there is no discovery of type `tars`"),
             (json!({"nodes": {"a:1": 1}, "scheme": "kafka"}), "upstreams of scheme kafka"),
             (json!({"nodes": {"a:1": 1}, "type": "chash"}), "missing key"),
             (json!({"nodes": {"a:1": 1}, "checks": {"active": {"timeout": "x"}}}), "checks: invalid type"),
@@ -235,16 +273,16 @@ mod tests {
             let upstream = build(&conf, &mut shared).unwrap();
             shared.upstream(upstream)
         };
-        let one = share(json!({"nodes": {"a:1": 1}}));
-        assert!(Arc::ptr_eq(&one, &share(json!({"nodes": {"a:1": 1}, "type": "roundrobin"}))));
-        assert!(!Arc::ptr_eq(&one, &share(json!({"nodes": {"a:1": 1}, "retries": 3}))));
+        let one = share(json!({"nodes": {"10.0.0.1:1": 1}}));
+        assert!(Arc::ptr_eq(&one, &share(json!({"nodes": {"10.0.0.1:1": 1}, "type": "roundrobin"}))));
+        assert!(!Arc::ptr_eq(&one, &share(json!({"nodes": {"10.0.0.1:1": 1}, "retries": 3}))));
         for own in [json!({"type": "least_conn"}), json!({"checks": {"active": {}}})] {
-            let mut conf = json!({"nodes": {"a:1": 1}});
+            let mut conf = json!({"nodes": {"10.0.0.1:1": 1}});
             conf.as_object_mut().unwrap().extend(own.as_object().unwrap().clone());
             assert!(!Arc::ptr_eq(&share(conf.clone()), &share(conf)));
         }
-        let two = share(json!({"nodes": {"a:1": 1, "b:1": 1}}));
-        let other = share(json!({"nodes": {"a:1": 1, "b:1": 1}}));
+        let two = share(json!({"nodes": {"10.0.0.1:1": 1, "10.0.0.2:1": 1}}));
+        let other = share(json!({"nodes": {"10.0.0.1:1": 1, "10.0.0.2:1": 1}}));
         assert!(
             !Arc::ptr_eq(&two, &other)
                 && Arc::ptr_eq(&two.nodes.current().nodes[0], &other.nodes.current().nodes[0])

@@ -50,6 +50,11 @@ impl ClientTls {
     }
 }
 
+/// For requests of our own to what is no node. `roots` as in [`ClientTls::new`].
+pub fn plain(roots: Option<&Arc<RootCertStore>>) -> Result<ClientConfig, String> {
+    configure(Scheme::Https, None, roots)
+}
+
 fn configure(
     scheme: Scheme,
     identity: Option<Identity<'_>>,

@@ -3,7 +3,9 @@
 mod balance;
 mod build;
 mod client_tls;
+pub mod discovery;
 pub mod health;
+mod live;
 mod nodes;
 pub mod pool;
 
@@ -14,7 +16,8 @@ use http::{HeaderValue, header};
 pub use balance::Held;
 pub use build::{Means, Shared};
 pub use client_tls::{ClientTls, Identity};
-pub use nodes::{Choice, Chosen, Current, Live, NodeSet, Nodes};
+pub use live::Live;
+pub use nodes::{Choice, Chosen, Current, NodeSet, Nodes};
 
 use crate::ctx::Ctx;
 
@@ -55,7 +58,7 @@ impl Upstream {
                 (Scheme::Http | Scheme::Grpc, 80) | (Scheme::Https | Scheme::Grpcs, 443) => {
                     node.host.as_bytes()
                 }
-                _ => node.label.as_bytes(),
+                _ => node.authority.as_bytes(),
             },
         }
     }
@@ -103,18 +106,20 @@ pub enum PassHost {
 }
 
 /// One node of an upstream.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Node {
-    /// As configured: a name or an address.
+    /// As configured or found: a name or an address.
     pub host: Arc<str>,
     pub port: u16,
     pub weight: u32,
     /// Nodes of a lower number are used only when all of a higher one have failed.
     pub priority: i64,
-    /// Where `host` is an address. Names are resolved when a connection is made.
+    /// Where it is. None where that is not known, which no node of a set is that requests go by.
     pub address: Option<SocketAddr>,
-    /// `host:port`, for logs, metrics and `Host`.
+    /// `address:port`, for connections, logs and metrics.
     pub label: Arc<str>,
+    /// `host:port`, for `Host`.
+    pub authority: Arc<str>,
 }
 
 /// Seconds in the configuration; the defaults are APISIX's 60 s each.

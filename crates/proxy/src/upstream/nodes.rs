@@ -5,12 +5,11 @@
 
 use std::{ops::Deref, sync::Arc};
 
-use arc_swap::ArcSwap;
-
 use super::{
     Node,
     balance::{Balance, Held, Method},
     health::{Health, Watch, Watched},
+    live::Live,
 };
 use crate::ctx::Ctx;
 
@@ -32,6 +31,7 @@ pub struct Chosen {
 }
 
 /// Nodes and their balancer: immutable.
+#[derive(Default)]
 pub struct NodeSet {
     /// As configured or found, those of weight 0 too.
     pub nodes: Box<[Arc<Node>]>,
@@ -97,7 +97,16 @@ impl Nodes {
     pub fn current(&self) -> Current<'_> {
         match self {
             Self::Fixed(set) => Current::Fixed(set),
-            Self::Live(live) => Current::Live(live.set.load_full()),
+            Self::Live(live) => Current::Live(live.current()),
+        }
+    }
+
+    /// The same; where nobody knows yet where the nodes are, waits for the first answer.
+    pub async fn settled(&self) -> Current<'_> {
+        match self {
+            Self::Fixed(set) => Current::Fixed(set),
+            // Boxed: it rarely waits, and every request would have to carry the room for it.
+            Self::Live(live) => Current::Live(Box::pin(live.settled()).await),
         }
     }
 }
@@ -116,52 +125,5 @@ impl Deref for Current<'_> {
             Self::Fixed(set) => set,
             Self::Live(set) => set,
         }
-    }
-}
-
-/// Nodes that come and go.
-pub struct Live {
-    set: ArcSwap<NodeSet>,
-    choice: Choice,
-}
-
-impl Live {
-    pub fn new(choice: Choice, nodes: Box<[Arc<Node>]>) -> Self {
-        Self { set: ArcSwap::from_pointee(NodeSet::new(&choice, nodes)), choice }
-    }
-
-    /// Requests that begin from now on go to these.
-    pub fn replace(&self, nodes: Box<[Arc<Node>]>) {
-        self.set.store(Arc::new(NodeSet::new(&self.choice, nodes)));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ctx::Attempt;
-
-    fn nodes(ports: &[u16]) -> Box<[Arc<Node>]> {
-        ports.iter().map(|&port| Arc::new(Node::new("127.0.0.1", port, 1, 0))).collect()
-    }
-
-    #[test]
-    fn a_request_ends_with_the_set_it_began_with() {
-        let choice = Choice { method: Method::RoundRobin, health: None };
-        let live = Arc::new(Live::new(choice, nodes(&[1, 2])));
-        let upstream = Nodes::Live(live.clone());
-        let mut ctx = Ctx::example("GET", "/", &[]);
-        let began = upstream.current();
-        live.replace(nodes(&[3]));
-        let mut seen = Vec::new();
-        while let Some(chosen) = began.pick(&ctx) {
-            seen.push(chosen.node.port);
-            ctx.attempts.push(Attempt::new(chosen));
-        }
-        seen.sort_unstable();
-        assert_eq!(seen, [1, 2]);
-        assert_eq!(upstream.current().pick(&ctx).unwrap().node.port, 3);
-        live.replace(Box::default());
-        assert!(upstream.current().pick(&ctx).is_none());
     }
 }

@@ -9,7 +9,10 @@ use std::{
 use ipnet::IpNet;
 use proxy::engine::{RealIp, SaidBy};
 
-use proxy::tls::Ciphers;
+use proxy::{
+    tls::Ciphers,
+    upstream::discovery::{Dns, server_address},
+};
 
 use proxy::{ctx::PathRules, router::Routing};
 
@@ -132,6 +135,24 @@ fn routing(file: &File) -> Routing {
     }
 }
 
+fn dns(apisix: &Apisix, problems: &mut Vec<Problem>) -> Dns {
+    let mut servers = Vec::new();
+    for server in &apisix.dns_resolver {
+        match server_address(server) {
+            Ok(address) => servers.push(address),
+            Err(error) => problems.push(Problem::new("apisix.dns_resolver", error)),
+        }
+    }
+    Dns {
+        servers,
+        valid: apisix.dns_resolver_valid.map(|valid| valid.0),
+        patience: Some(apisix.resolver_timeout.0),
+        search: apisix.enable_resolv_search_opt,
+        ipv6: apisix.enable_ipv6,
+        services: None,
+    }
+}
+
 pub(super) fn proxy(
     file: &File,
     below: Below<'_>,
@@ -193,6 +214,7 @@ pub(super) fn proxy(
             .then(|| http.access_log.clone())
             .filter(|path| path != "off")
             .map(|path| below(Path::new(&path))),
+        dns: dns(apisix, problems),
         http,
     }
 }

@@ -26,7 +26,7 @@ impl Exchange {
         self.limits = h1::Limits { send: timeouts.send, read: timeouts.read };
         self.upgrade = self.wants_upgrade();
         let began = Instant::now();
-        let nodes = upstream.nodes.current();
+        let nodes = upstream.nodes.settled().await;
         let mut left = upstream.retries(&nodes);
         let mut again = false;
         loop {
@@ -202,10 +202,8 @@ pub(super) async fn connect(
     node: &Node,
     key: &pool::Key,
 ) -> Result<(io::Upstream, SocketAddr), std::io::Error> {
-    let stream = match node.address {
-        Some(address) => TcpStream::connect(address).await?,
-        None => TcpStream::connect((&*node.host, node.port)).await?,
-    };
+    let unknown = || std::io::Error::new(ErrorKind::AddrNotAvailable, "its address is not known");
+    let stream = TcpStream::connect(node.address.ok_or_else(unknown)?).await?;
     let address = stream.peer_addr()?;
     stream.set_nodelay(true)?;
     if upstream.scheme.is_http2() {

@@ -49,7 +49,7 @@ fn certificates_are_found_by_name_until_they_go() {
 fn upstreams_that_speak_alike_share_how_they_do() {
     let ca = Ca::new("test");
     let pair = ca.client("gateway");
-    let https = |tls: Value| json!({"upstream": {"scheme": "https", "nodes": {"a.com": 1, "b.com": 1}, "tls": tls}, "uri": "/"});
+    let https = |tls: Value| json!({"upstream": {"scheme": "https", "nodes": {"10.0.0.1": 1, "10.0.0.2": 1}, "tls": tls}, "uri": "/"});
     let lab = Lab::with(&[
         ("ssls/c", json!({"type": "client", "cert": pair.cert, "key": pair.key})),
         ("routes/1", https(json!({}))),
