@@ -31,7 +31,8 @@ pub struct IpRestriction {
 impl Plugin for IpRestriction {
     const NAME: &'static str = "ip-restriction";
     const PRIORITY: i32 = 3000;
-    const PHASES: &'static [Phase] = &[Phase::Access];
+    const PHASES: &'static [Phase] = &[Phase::Preread, Phase::Access];
+    const ON_STREAMS: bool = true;
 
     type Conf = Conf;
 
@@ -73,7 +74,17 @@ fn nets(texts: &[String]) -> Result<Vec<IpNet>, String> {
 }
 
 impl Hooks for IpRestriction {
+    fn preread<'a>(&'a self, ctx: &'a mut Ctx) -> Step<'a> {
+        self.restrict(ctx)
+    }
+
     fn access<'a>(&'a self, ctx: &'a mut Ctx) -> Step<'a> {
+        self.restrict(ctx)
+    }
+}
+
+impl IpRestriction {
+    fn restrict(&self, ctx: &Ctx) -> Step<'static> {
         let client = ctx.client.ip().to_canonical();
         let among = |nets: &[IpNet]| nets.iter().any(|net| net.contains(&client));
         let blocked = match (&self.allowed, &self.denied) {

@@ -26,6 +26,7 @@ impl Plugin for Prometheus {
     const NAME: &'static str = "prometheus";
     const PRIORITY: i32 = 500;
     const PHASES: &'static [Phase] = &[Phase::Log];
+    const ON_STREAMS: bool = true;
     const PREFER_ROUTE: bool = true;
     const METADATA_SCHEMA: Option<fn() -> Value> = Some(metadata_schema);
 

@@ -12,13 +12,20 @@ use std::{cmp::Reverse, sync::Arc};
 use rustc_hash::FxHashSet;
 
 pub use fitted::{Fitted, PluginSet};
-pub use run::{before_proxy, body_filter, header_filter, log, on_request};
+pub use run::{before_proxy, body_filter, header_filter, log, on_request, preread};
 
 use crate::plugin::Phase;
 
 /// Every phase, in the order in which they run.
-const PHASES: [Phase; 6] =
-    [Phase::Rewrite, Phase::Access, Phase::BeforeProxy, Phase::HeaderFilter, Phase::BodyFilter, Phase::Log];
+const PHASES: [Phase; 7] = [
+    Phase::Preread,
+    Phase::Rewrite,
+    Phase::Access,
+    Phase::BeforeProxy,
+    Phase::HeaderFilter,
+    Phase::BodyFilter,
+    Phase::Log,
+];
 
 /// Plugins sorted by phase and priority.
 #[derive(Default)]

@@ -28,16 +28,18 @@ pub use path::{BadTarget, PathRules, normalize};
 use crate::{
     chain::{Chain, Fitted},
     metrics::Counting,
-    plan::{Plan, Route},
+    plan::{Plan, Route, Service},
     plugin::Extension,
     router::{MatchedBy, Params, Query},
+    stream::{self, Session},
     tls::Handshake,
     upstream::{Chosen, Held, Node, Timeouts, Upstream, health::Watched},
     vars::{Var, body},
 };
 
-/// One request on its way.
+/// One request, or one TCP or UDP session, on its way.
 pub struct Ctx {
+    /// Of a session nothing: see [`Ctx::session`].
     pub request: RequestHead,
     pub response: ResponseHead,
     /// Response headers that plugins set before there is a response: they join it before header_filter, whoever
@@ -54,6 +56,8 @@ pub struct Ctx {
     pub tls: Option<Arc<Handshake>>,
     /// The configuration this request is served by, from start to finish.
     pub plan: Arc<Plan>,
+    /// Set for TCP and UDP: what there is in the place of a request.
+    pub session: Option<Box<Session>>,
     /// None before [`Ctx::find_route`], and where no route matches.
     pub route: Option<Arc<Route>>,
     /// The route's plugins; once a consumer is known, merged with that consumer's.
@@ -166,6 +170,7 @@ impl Ctx {
             started: Instant::now(),
             tls: None,
             plan,
+            session: None,
             route: None,
             chain,
             params: Params::new(),
@@ -228,6 +233,26 @@ impl Ctx {
         self.chain = Arc::clone(&route.chain);
         self.upstream.clone_from(&route.upstream);
         self.route = Some(route);
+        true
+    }
+
+    /// A session that has begun and is not matched yet.
+    pub fn of_session(plan: Arc<Plan>, session: Session, client: SocketAddr, server: SocketAddr) -> Self {
+        let mut ctx = Self::new(plan, RequestHead::none(), client, server);
+        ctx.session = Some(Box::new(session));
+        ctx
+    }
+
+    /// Finds the stream route for this session and binds the session to it; false where none fits.
+    pub fn find_stream_route(&mut self) -> bool {
+        let name = self.tls.as_ref().map(|tls| &*tls.name);
+        let query = stream::Query { name, remote: self.client.ip(), server: self.server };
+        let Some(route) = self.plan.streams.find(&query).map(Arc::clone) else { return false };
+        self.chain = Arc::clone(&route.chain);
+        self.upstream.clone_from(&route.upstream);
+        if let Some(session) = &mut self.session {
+            session.route = Some(route);
+        }
         true
     }
 
@@ -316,20 +341,37 @@ impl Ctx {
         self.filtered.iter().find(|(known, _)| *known == address).map(|(_, admitted)| *admitted)
     }
 
+    fn stream_route(&self) -> Option<&stream::Route> {
+        self.session.as_ref()?.route.as_deref()
+    }
+
+    fn service(&self) -> Option<&Service> {
+        match &self.route {
+            Some(route) => route.service.as_deref(),
+            None => self.stream_route()?.service.as_deref(),
+        }
+    }
+
     pub fn route_id(&self) -> Option<&str> {
-        self.route.as_ref().map(|route| &*route.id)
+        match &self.route {
+            Some(route) => Some(&route.id),
+            None => self.stream_route().map(|route| &*route.id),
+        }
     }
 
     pub fn route_name(&self) -> Option<&str> {
-        self.route.as_ref()?.name.as_deref()
+        match &self.route {
+            Some(route) => route.name.as_deref(),
+            None => self.stream_route()?.name.as_deref(),
+        }
     }
 
     pub fn service_id(&self) -> Option<&str> {
-        self.route.as_ref()?.service.as_ref().map(|service| &*service.id)
+        self.service().map(|service| &*service.id)
     }
 
     pub fn service_name(&self) -> Option<&str> {
-        self.route.as_ref()?.service.as_ref()?.name.as_deref()
+        self.service()?.name.as_deref()
     }
 
     /// Which of the route's URIs matched, as configured.

@@ -10,6 +10,7 @@ pub mod plan;
 pub mod plugin;
 pub mod router;
 pub mod status;
+pub mod stream;
 #[cfg(test)]
 mod testing;
 pub mod tls;

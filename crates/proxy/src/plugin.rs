@@ -17,6 +17,8 @@ use crate::{ctx::Ctx, lasting::Lasting};
 /// When a hook runs. As in APISIX, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Phase {
+    /// Of a TCP or UDP session, which has no other but this and log.
+    Preread,
     Rewrite,
     Access,
     BeforeProxy,
@@ -29,6 +31,7 @@ impl Phase {
     /// APISIX's name for it.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Preread => "preread",
             Self::Rewrite => "rewrite",
             Self::Access => "access",
             Self::BeforeProxy => "before_proxy",
@@ -53,6 +56,8 @@ pub trait Plugin: Hooks + Sized {
     const CONSUMER: Option<ConsumerSide> = None;
     /// Set by plugins of which a global rule's is left out where the route has its own (APISIX's `prefer_route`).
     const PREFER_ROUTE: bool = false;
+    /// Set by plugins that stream routes may have: they get TCP and UDP sessions in preread and log.
+    const ON_STREAMS: bool = false;
     /// Set by plugins that have plugin metadata.
     const METADATA_SCHEMA: Option<fn() -> Value> = None;
 
@@ -80,6 +85,11 @@ pub struct ConsumerSide {
 /// A hook that never waits returns `Flow::Next.into()` and costs no allocation; one that does I/O returns
 /// `Step::Wait(Box::pin(async move { … }))`.
 pub trait Hooks: Send + Sync + 'static {
+    /// A TCP or UDP session, before anything of it is passed on. What is answered ends it; the client gets none of
+    /// that but the end.
+    fn preread<'a>(&'a self, _ctx: &'a mut Ctx) -> Step<'a> {
+        Flow::Next.into()
+    }
     fn rewrite<'a>(&'a self, _ctx: &'a mut Ctx) -> Step<'a> {
         Flow::Next.into()
     }
@@ -174,6 +184,7 @@ pub struct Spec {
     pub phases: &'static [Phase],
     pub consumer: Option<ConsumerSide>,
     pub prefer_route: bool,
+    pub on_streams: bool,
     /// Builds from a configuration that has its defaults.
     pub build: fn(&Value, &Env<'_>) -> Result<Built, String>,
 }
@@ -197,6 +208,7 @@ impl Spec {
             phases: P::PHASES,
             consumer: P::CONSUMER,
             prefer_route: P::PREFER_ROUTE,
+            on_streams: P::ON_STREAMS,
             build: build::<P>,
         }
     }

@@ -13,6 +13,7 @@ use crate::{
     plan::{Catalog, Input, Plan, Report, compile},
     plugin::{ConsumerSide, Env, Flow, Hooks, Phase, Plugin, Reply, Spec, Step},
     router::Routing,
+    stream::{Protocol, Session},
 };
 
 /// What ran, in order: `mark-a.access`.
@@ -58,6 +59,10 @@ impl<const PRIORITY: i32> Mark<PRIORITY> {
 }
 
 impl<const PRIORITY: i32> Hooks for Mark<PRIORITY> {
+    fn preread<'a>(&'a self, ctx: &'a mut Ctx) -> Step<'a> {
+        self.step(ctx, Phase::Preread)
+    }
+
     fn rewrite<'a>(&'a self, ctx: &'a mut Ctx) -> Step<'a> {
         self.step(ctx, Phase::Rewrite)
     }
@@ -75,7 +80,8 @@ impl<const PRIORITY: i32> Hooks for Mark<PRIORITY> {
 impl<const PRIORITY: i32> Plugin for Mark<PRIORITY> {
     const NAME: &'static str = if PRIORITY > 100 { "mark-high" } else { "mark-low" };
     const PRIORITY: i32 = PRIORITY;
-    const PHASES: &'static [Phase] = &[Phase::Rewrite, Phase::Access, Phase::HeaderFilter];
+    const PHASES: &'static [Phase] = &[Phase::Preread, Phase::Rewrite, Phase::Access, Phase::HeaderFilter];
+    const ON_STREAMS: bool = PRIORITY < 100;
     const PREFER_ROUTE: bool = PRIORITY > 100;
     const METADATA_SCHEMA: Option<fn() -> Value> = Some(|| json!({"type": "object"}));
 
@@ -93,6 +99,7 @@ impl<const PRIORITY: i32> Plugin for Mark<PRIORITY> {
             return Err("told to fail".to_owned());
         }
         let stop = match conf.stop_in.as_deref() {
+            Some("preread") => Some(Phase::Preread),
             Some("rewrite") => Some(Phase::Rewrite),
             Some("access") => Some(Phase::Access),
             _ => None,
@@ -144,7 +151,9 @@ impl Plugin for Auth {
 }
 
 static SPECS: [Spec; 3] = [Spec::of::<Auth>(), Spec::of::<Mark<1000>>(), Spec::of::<Mark<10>>()];
-static CATALOG: LazyLock<Catalog> = LazyLock::new(|| Catalog::new(&SPECS).unwrap());
+static CATALOG: LazyLock<Catalog> = LazyLock::new(|| {
+    Catalog::new(&SPECS).unwrap().with_streams(SPECS.iter().filter(|spec| spec.on_streams)).unwrap()
+});
 
 /// A store in miniature: what is put is compiled.
 #[derive(Default)]
@@ -198,6 +207,15 @@ impl Lab {
         let example = Ctx::example("GET", target, headers);
         let mut ctx = Ctx::new(self.plan.clone(), example.request, example.client, example.server);
         ctx.find_route();
+        ctx
+    }
+
+    /// A TCP session for this plan, matched.
+    pub fn session(&self, client: &str, server: &str) -> Ctx {
+        let server = server.parse().unwrap();
+        let session = Session { protocol: Protocol::Tcp, route: None, listener: server };
+        let mut ctx = Ctx::of_session(self.plan.clone(), session, client.parse().unwrap(), server);
+        ctx.find_stream_route();
         ctx
     }
 

@@ -92,6 +92,7 @@ fixed! {
     "is_args" => IsArgs,
     "msec" => Msec,
     "pid" => Pid,
+    "protocol" => Protocol,
     "real_request_uri" => RealRequestUri,
     "realip_remote_addr" => RealipRemoteAddr,
     "realip_remote_port" => RealipRemotePort,
@@ -140,6 +141,10 @@ impl Var {
             "server_name" => "host",
             "apisix_upstream_response_time" => "upstream_response_time",
             "apisix_request_id" => "request_id",
+            "bytes_received" => "request_length",
+            "session_time" => "request_time",
+            "upstream_first_byte_time" => "upstream_header_time",
+            "upstream_session_time" => "upstream_response_time",
             other => other,
         };
         if let Some(fixed) = fixed(same_as) {
@@ -233,8 +238,12 @@ const FAMILIES: [&str; 11] = [
 
 impl Fixed {
     fn read(self, ctx: &Ctx) -> Option<Cow<'_, str>> {
+        if ctx.session.is_some() && self.is_of_requests() {
+            return None;
+        }
         let request = &ctx.request;
         Some(match self {
+            Self::Protocol => ctx.session.as_ref()?.protocol.as_str().into(),
             Self::Uri => request.path().into(),
             Self::Args => request.has_query().then(|| request.query())?.into(),
             Self::IsArgs => if request.query().is_empty() { "" } else { "?" }.into(),
@@ -288,6 +297,26 @@ impl Fixed {
             Self::TimeIso8601 => Clock::now().iso8601().into(),
             _ => return self.read_upstream(ctx),
         })
+    }
+
+    /// Whether a session has no such thing.
+    fn is_of_requests(self) -> bool {
+        matches!(
+            self,
+            Self::Uri
+                | Self::Args
+                | Self::IsArgs
+                | Self::Host
+                | Self::Scheme
+                | Self::Https
+                | Self::RequestMethod
+                | Self::RealRequestUri
+                | Self::RequestUri
+                | Self::Request
+                | Self::ServerProtocol
+                | Self::UpstreamUri
+                | Self::UpstreamHost
+        )
     }
 
     fn read_upstream(self, ctx: &Ctx) -> Option<Cow<'_, str>> {

@@ -1,6 +1,6 @@
 //! An HTTP client that shows a test what happened on the wire: one connection, nothing retried, nothing followed.
 
-mod tls;
+pub(crate) mod tls;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -28,6 +28,7 @@ mod background;
 pub mod certs;
 pub mod clock;
 pub mod dns;
+pub mod echo;
 pub mod firewall;
 pub mod gateway;
 pub mod grpc;

@@ -86,6 +86,8 @@ pub struct Config {
     /// The group meant where a request names none.
     pub default_group: String,
     pub plugins: &'static [PluginFacts],
+    /// Those that stream routes may have.
+    pub stream_plugins: &'static [PluginFacts],
     pub keyring: Arc<Keyring>,
 }
 
@@ -104,6 +106,7 @@ impl Config {
             groups: [("default".to_owned(), store)].into(),
             default_group: "default".to_owned(),
             plugins: &[],
+            stream_plugins: &[],
             keyring: Arc::default(),
         }
     }
@@ -161,7 +164,7 @@ struct Admin {
 
 impl Admin {
     fn new(config: Config, read_only: Option<String>) -> Result<Self, String> {
-        let rules = Rules::new(config.plugins, config.keyring.clone())?;
+        let rules = Rules::new(&config)?;
         let groups = config.groups.iter().map(|(name, store)| (name.clone(), Group::new(store.clone())));
         Ok(Self { rules, groups: groups.collect(), config, read_only })
     }

@@ -12,24 +12,20 @@ use super::{
 
 /// `GET /plugins/list`: names, highest priority first.
 pub fn list(rules: &Rules, args: &Args) -> Outcome {
-    match args.get("subsystem").unwrap_or("http") {
-        "http" => {
-            let mut plugins: Vec<&PluginFacts> = rules.plugins.iter().collect();
-            plugins.sort_by_key(|facts| std::cmp::Reverse(facts.priority));
-            Ok(Answer::ok(plugins.iter().map(|facts| facts.name).collect()))
-        }
-        "stream" => Ok(Answer::ok(json!([]))),
-        _ => Err(Answer::text(StatusCode::BAD_REQUEST, "invalid subsystem passed")),
-    }
+    let Some(plugins) = rules.plugins_of(args.get("subsystem").unwrap_or("http")) else {
+        return Err(Answer::text(StatusCode::BAD_REQUEST, "invalid subsystem passed"));
+    };
+    let mut plugins: Vec<&PluginFacts> = plugins.iter().collect();
+    plugins.sort_by_key(|facts| std::cmp::Reverse(facts.priority));
+    Ok(Answer::ok(plugins.iter().map(|facts| facts.name).collect()))
 }
 
 /// `GET /plugins/{name}`, `/schema/plugins/{name}` and `/plugins?all=true`.
 pub fn get(rules: &Rules, name: Option<&str>, args: &Args) -> Outcome {
     let subsystem = args.get("subsystem").unwrap_or("http");
-    if !["http", "stream"].contains(&subsystem) {
+    let Some(plugins) = rules.plugins_of(subsystem) else {
         return Err(Answer::bad(format!("unsupported subsystem: {subsystem}")));
-    }
-    let plugins = if subsystem == "http" { rules.plugins } else { &[] };
+    };
     if args.get("all") == Some("true") {
         let all: Map<String, Value> =
             plugins.iter().map(|facts| (facts.name.to_owned(), described(rules, facts))).collect();

@@ -22,8 +22,6 @@ pub struct Need {
 enum Must {
     Exist,
     BeClientSsl,
-    /// Of a superior stream route: speak this protocol.
-    Speak(String),
 }
 
 /// Everything this configuration points at.
@@ -55,50 +53,26 @@ pub fn needs(kind: Kind, conf: &Value) -> Vec<Need> {
             must: Must::Exist,
         })
     });
-    client_cert.into_iter().chain(pointed).chain(superior(kind, conf)).collect()
-}
-
-fn superior(kind: Kind, conf: &Value) -> Option<Need> {
-    let protocol = conf.get("protocol").filter(|_| kind == Kind::StreamRoutes)?;
-    let id = id_text(protocol.get("superior_id")?)?;
-    let name = protocol.get("name").and_then(Value::as_str).unwrap_or_default();
-    Some(Need {
-        named: format!("stream routes[{id}]"),
-        key: Key::new(Kind::StreamRoutes, id),
-        must: Must::Speak(name.to_owned()),
-    })
+    client_cert.into_iter().chain(pointed).collect()
 }
 
 /// Looks everything up; what the commit must expect for it to stay true.
 pub async fn expectations(store: &dyn Store, key: &Key, conf: &Value) -> Result<Vec<(Key, Expect)>, Answer> {
     let mut expect = Vec::new();
     for need in needs(key.kind, conf) {
-        if need.key == *key {
-            return Err(Answer::bad("stream route can not set itself as superior_id"));
-        }
         let Some(found) = store.get(&need.key).await? else {
             return Err(Answer::bad(format!("failed to fetch {}, response code: 404", need.named)));
         };
         let found_conf: Value = found.read().unwrap_or_default();
-        match &need.must {
+        match need.must {
             Must::Exist => expect.push((need.key, Expect::Present)),
             Must::BeClientSsl if found_conf.get("type").and_then(Value::as_str) != Some("client") => {
                 return Err(Answer::bad(format!("failed to fetch {}, wrong ssl type", need.named)));
             }
-            Must::Speak(name) if speaks_other(&found_conf, name).is_some() => {
-                let other = speaks_other(&found_conf, name).unwrap_or_default();
-                return Err(Answer::bad(format!(
-                    "protocol mismatch: subordinate protocol [{name}] does not match superior protocol [{other}]"
-                )));
-            }
-            Must::BeClientSsl | Must::Speak(_) => expect.push((need.key, Expect::At(found.modified))),
+            Must::BeClientSsl => expect.push((need.key, Expect::At(found.modified))),
         }
     }
     Ok(expect)
-}
-
-fn speaks_other<'a>(superior: &'a Value, name: &str) -> Option<&'a str> {
-    superior.pointer("/protocol/name").and_then(Value::as_str).filter(|other| *other != name)
 }
 
 /// One way in which resources of one kind hold on to those of another.
@@ -116,7 +90,6 @@ enum By {
     TrafficSplit,
     /// `grpc-transcode` takes a proto by id.
     Proto,
-    Superior,
 }
 
 /// Every use, in APISIX's order. What is not here (stream routes of an upstream, upstreams of a certificate) does
@@ -156,7 +129,6 @@ const USES: &[Use] = &[
     },
     Use { target: Kind::Protos, holder: Kind::Routes, noun: "route", by: By::Proto },
     Use { target: Kind::Protos, holder: Kind::Services, noun: "service", by: By::Proto },
-    Use { target: Kind::StreamRoutes, holder: Kind::StreamRoutes, noun: "stream route", by: By::Superior },
 ];
 
 /// Whether something may hold on to resources of this kind.
@@ -187,7 +159,6 @@ impl Use {
         match self.by {
             By::Field(field) => is_it(conf.get(field)),
             By::Proto => is_it(conf.pointer("/plugins/grpc-transcode/proto_id")),
-            By::Superior => is_it(conf.pointer("/protocol/superior_id")),
             By::TrafficSplit => {
                 let rules = conf.pointer("/plugins/traffic-split/rules").and_then(Value::as_array);
                 let upstreams =
@@ -202,11 +173,6 @@ impl Use {
         match (&self.by, self.target) {
             (By::TrafficSplit, _) => {
                 format!("can not delete this {target}, plugin in {noun} [{holder}] is still using it now")
-            }
-            (By::Superior, _) => {
-                format!(
-                    "can not delete this {target} directly, {noun} [{holder}] is still using it as superior_id"
-                )
             }
             (_, Kind::Services) => {
                 format!("can not delete this {target} directly, {noun} [{holder}] is still using it now")

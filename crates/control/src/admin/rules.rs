@@ -12,18 +12,31 @@ use model::{
 };
 use serde_json::Value;
 
-use super::{proto, ssl};
+use super::{Config, proto, ssl};
 
 /// Checks, describes, encrypts and decrypts resources.
 pub struct Rules {
     pub plugins: &'static [PluginFacts],
+    /// Those that stream routes may have.
+    pub stream_plugins: &'static [PluginFacts],
     checker: Checker,
     keyring: Arc<Keyring>,
 }
 
 impl Rules {
-    pub fn new(plugins: &'static [PluginFacts], keyring: Arc<Keyring>) -> Result<Self, String> {
-        Ok(Self { plugins, checker: Checker::new(plugins)?, keyring })
+    pub fn new(config: &Config) -> Result<Self, String> {
+        let (plugins, stream_plugins) = (config.plugins, config.stream_plugins);
+        let checker = Checker::new(plugins)?.with_streams(stream_plugins)?;
+        Ok(Self { plugins, stream_plugins, checker, keyring: config.keyring.clone() })
+    }
+
+    /// The plugins of a subsystem as the Admin API names it: `http` or `stream`.
+    pub fn plugins_of(&self, subsystem: &str) -> Option<&'static [PluginFacts]> {
+        match subsystem {
+            "http" => Some(self.plugins),
+            "stream" => Some(self.stream_plugins),
+            _ => None,
+        }
     }
 
     /// Everything that can be told of a resource without knowing others. The error is APISIX's whole text.

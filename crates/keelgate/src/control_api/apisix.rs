@@ -11,16 +11,18 @@ use axum::{
 use http::StatusCode;
 use model::{Key, Kind, Resource, Snapshot, resource::Upstream, schema::Checker};
 use proxy::upstream::discovery::Kind as Discovery;
+use proxy::plugin::Spec;
 use serde_json::{Map, Value, json};
 
 use super::{Parts, View, error};
 use crate::{planes, settings::SourceFrom};
 
 /// The folders that can be listed, and the word for one of them.
-const SHOWN: [(Kind, &str, &str); 3] = [
+const SHOWN: [(Kind, &str, &str); 4] = [
     (Kind::Routes, "routes", "route"),
     (Kind::Services, "services", "service"),
     (Kind::Upstreams, "upstreams", "upstream"),
+    (Kind::StreamRoutes, "stream_routes", "stream_route"),
 ];
 
 pub fn router(view: Arc<View>) -> Router {
@@ -150,20 +152,22 @@ async fn schema(State(view): State<Arc<View>>) -> Json<Value> {
         .into_iter()
         .map(|kind| (kind.singular().replace(' ', "_"), model::schema::of(kind).clone()))
         .collect();
-    let plugins: Map<String, Value> = planes::specs(&parts.settings)
-        .map(|spec| {
-            let facts = spec.facts;
-            let mut entry = json!({"priority": facts.priority, "version": 0.1, "schema": (facts.schema)()});
-            if let Some(consumer) = facts.consumer_schema {
-                entry["consumer_schema"] = consumer();
-            }
-            if let Some(metadata) = facts.metadata_schema {
-                entry["metadata_schema"] = metadata();
-            }
-            (facts.name.to_owned(), entry)
-        })
-        .collect();
-    Json(json!({"main": main, "plugins": plugins, "stream_plugins": {}}))
+    let plugins: Map<String, Value> = planes::specs(&parts.settings).map(described).collect();
+    let stream_plugins: Map<String, Value> = planes::stream_specs(&parts.settings).map(described).collect();
+    Json(json!({"main": main, "plugins": plugins, "stream_plugins": stream_plugins}))
+}
+
+/// A plugin by its name.
+fn described(spec: &Spec) -> (String, Value) {
+    let facts = spec.facts;
+    let mut entry = json!({"priority": facts.priority, "version": 0.1, "schema": (facts.schema)()});
+    if let Some(consumer) = facts.consumer_schema {
+        entry["consumer_schema"] = consumer();
+    }
+    if let Some(metadata) = facts.metadata_schema {
+        entry["metadata_schema"] = metadata();
+    }
+    (facts.name.to_owned(), entry)
 }
 
 /// What is known from a registry.

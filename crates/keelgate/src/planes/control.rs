@@ -271,10 +271,11 @@ fn admin_config(settings: &Settings, admin: &AdminSettings) -> anyhow::Result<ad
             AdminVersion::V2 => admin::Version::V2,
         },
         whole_only: matches!(settings.store, Some(StoreSettings::Whole { .. })),
-        stream: false,
+        stream: settings.streams,
         groups: BTreeMap::new(),
         default_group: settings.group.clone(),
         plugins: super::plugin_facts(settings),
+        stream_plugins: super::stream_plugin_facts(settings),
         keyring: Arc::new(keyring),
     };
     admin::router(config.clone()).map(|_| config).map_err(anyhow::Error::msg).context("the Admin API")

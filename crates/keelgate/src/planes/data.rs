@@ -153,8 +153,10 @@ impl Apply for Applier {
 
 impl Under {
     pub fn new(settings: &Settings) -> anyhow::Result<Self> {
-        let catalog =
-            Catalog::new(super::specs(settings)).map_err(anyhow::Error::msg).context("the plugins")?;
+        let catalog = Catalog::new(super::specs(settings))
+            .and_then(|catalog| catalog.with_streams(super::stream_specs(settings)))
+            .map_err(anyhow::Error::msg)
+            .context("the plugins")?;
         Ok(Self {
             settings: Arc::new(settings.clone()),
             catalog: Arc::new(catalog),

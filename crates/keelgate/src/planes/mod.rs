@@ -182,9 +182,11 @@ impl Planes {
     }
 
     fn prepare_engine(&self, proxy: &ProxySettings) -> anyhow::Result<engine::Config> {
-        if let Some(folder) = proxy.access_log.as_deref().and_then(Path::parent) {
+        let logs = [("http", &proxy.access_log), ("stream", &proxy.stream.access_log)];
+        for (key, log) in logs {
+            let Some(folder) = log.as_deref().and_then(Path::parent) else { continue };
             fs::create_dir_all(folder).with_context(|| {
-                format!("nginx_config.http.access_log: {} can't be made", folder.display())
+                format!("nginx_config.{key}.access_log: {} can't be made", folder.display())
             })?;
         }
         let held = |address| self.engine.as_ref().is_some_and(|engine| engine.address(address).is_some());
@@ -360,10 +362,25 @@ pub fn specs(settings: &Settings) -> impl Iterator<Item = &'static Spec> {
     plugins::ALL.iter().filter(move |spec| allowed(spec.facts.name))
 }
 
-/// The same, as the control plane knows them: each list is made once, for the life of the process.
+/// The plugins that these settings allow on stream routes.
+pub fn stream_specs(settings: &Settings) -> impl Iterator<Item = &'static Spec> {
+    let list = settings.stream_plugins.clone();
+    plugins::ALL.iter().filter(move |spec| spec.on_streams && list.iter().any(|name| name == spec.facts.name))
+}
+
+/// The same, as the control plane knows them.
 pub fn plugin_facts(settings: &Settings) -> &'static [PluginFacts] {
+    kept(specs(settings))
+}
+
+fn stream_plugin_facts(settings: &Settings) -> &'static [PluginFacts] {
+    kept(stream_specs(settings))
+}
+
+/// Each list is made once, for the life of the process.
+fn kept(specs: impl Iterator<Item = &'static Spec>) -> &'static [PluginFacts] {
     static MADE: Mutex<Vec<&'static [PluginFacts]>> = Mutex::new(Vec::new());
-    let facts: Vec<PluginFacts> = specs(settings).map(|spec| spec.facts).collect();
+    let facts: Vec<PluginFacts> = specs.map(|spec| spec.facts).collect();
     let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
     let names = |facts: &[PluginFacts]| facts.iter().map(|facts| facts.name).collect::<Vec<_>>();
     if let Some(same) = made.iter().find(|list| names(list) == names(&facts)) {

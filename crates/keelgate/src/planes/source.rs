@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use ::proxy::{access_log, engine};
+use ::proxy::{access_log, engine, stream};
 use http::HeaderValue;
 use store::{
     backup,
@@ -11,7 +11,8 @@ use store::{
 
 use super::{hostname, instance_id};
 use crate::settings::{
-    EtcdSettings, FallbackSettings, Listener, ProxySettings, Settings, SourceFrom, file::Escape,
+    EtcdSettings, FallbackSettings, Listener, ProxySettings, Settings, SourceFrom, StreamListener,
+    StreamSettings, file::Escape,
 };
 
 /// Whom this data plane believes.
@@ -108,19 +109,13 @@ pub fn engine_config(proxy: &ProxySettings, held: &dyn Fn(SocketAddr) -> bool) -
         all(&proxy.proxied_tls_listen, &|address| proxied(tls(address))),
     ]
     .concat();
+    let streams = proxy.stream.tcp.iter().map(stream_listener);
     let http = &proxy.http;
-    let escape = match http.access_log_format_escape {
-        Escape::Default => access_log::Escape::Default,
-        Escape::Json => access_log::Escape::Json,
-        Escape::None => access_log::Escape::None,
-    };
     let block = usize::try_from(http.access_log_buffer.0).unwrap_or(usize::MAX);
-    let format =
-        http.access_log_format.as_deref().map(|text| text.trim().trim_matches('"').replace("\\\"", "\""));
-    let format =
-        access_log::Format::new(format.as_deref().unwrap_or(access_log::DEFAULT_FORMAT), escape, block);
+    let given = http.access_log_format.as_deref().unwrap_or(access_log::DEFAULT_FORMAT);
+    let format = log_format(given, http.access_log_format_escape, block);
     engine::Config {
-        listeners,
+        listeners: listeners.into_iter().chain(streams).collect(),
         quic: proxy.quic.clone(),
         workers: proxy.workers,
         limits: engine::Limits {
@@ -148,7 +143,41 @@ pub fn engine_config(proxy: &ProxySettings, held: &dyn Fn(SocketAddr) -> bool) -
         underscores: http.underscores_in_headers.0,
         show_upstream_status: proxy.show_upstream_status,
         fallback_sni: proxy.fallback_sni.as_deref().map(Into::into),
+        stream: stream_config(&proxy.stream),
     }
+}
+
+fn stream_listener(stream: &StreamListener) -> engine::Listener {
+    let port = stream::Port { proxy_protocol_to_upstream: stream.proxy_protocol_to_upstream };
+    engine::Listener {
+        tls: stream.tls,
+        proxy_protocol: stream.proxy_protocol,
+        stream: Some(port),
+        ..engine::Listener::at(stream.listener.address)
+    }
+}
+
+fn stream_config(settings: &StreamSettings) -> stream::Settings {
+    /// APISIX writes this log with `buffer=16384`.
+    const BLOCK: usize = 16 * 1024;
+    let given = settings.nginx.access_log_format.as_deref().unwrap_or(stream::DEFAULT_LOG_FORMAT);
+    let format = log_format(given, settings.nginx.access_log_format_escape, BLOCK);
+    stream::Settings {
+        udp: settings.udp.clone(),
+        trusted: settings.nginx.real_ip_from.iter().map(|net| net.0).collect(),
+        access_log: settings.access_log.is_some().then(|| Arc::new(format)),
+        access_log_file: settings.access_log.clone(),
+    }
+}
+
+/// A format as it is written, perhaps within quotes.
+fn log_format(text: &str, escape: Escape, block: usize) -> access_log::Format {
+    let escape = match escape {
+        Escape::Default => access_log::Escape::Default,
+        Escape::Json => access_log::Escape::Json,
+        Escape::None => access_log::Escape::None,
+    };
+    access_log::Format::new(&text.trim().trim_matches('"').replace("\\\"", "\""), escape, block)
 }
 
 /// Whether a default address can be had; where a neighbour has it, or there is no IPv6, we go on without.

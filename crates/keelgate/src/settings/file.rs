@@ -6,7 +6,7 @@ use std::{net::IpAddr, path::PathBuf};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::values::{Buffers, Listen, OneOrMany, Share, Size, Switch, Time, Workers};
+use super::values::{Buffers, Listen, OneOrMany, Ports, Share, Size, StreamListen, Switch, Time, Workers};
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -15,6 +15,8 @@ pub struct File {
     pub nginx_config: NginxConfig,
     pub graphql: GraphQl,
     pub plugins: Option<Vec<String>>,
+    /// Default: `ip-restriction`, `limit-conn`, `mqtt-proxy`, `syslog`, as far as they are built in.
+    pub stream_plugins: Option<Vec<String>>,
     pub plugin_attr: Map<String, Value>,
     pub discovery: Map<String, Value>,
     pub deployment: Deployment,
@@ -28,6 +30,9 @@ pub struct File {
 pub struct Apisix {
     /// Default: 9080.
     pub node_listen: Option<OneOrMany<Listen>>,
+    /// Default: http.
+    pub proxy_mode: ProxyMode,
+    pub stream_proxy: StreamProxy,
     pub proxy_protocol: ProxyProtocol,
     /// Default: true, as the other switches.
     pub enable_admin: bool,
@@ -65,6 +70,8 @@ impl Default for Apisix {
     fn default() -> Self {
         Self {
             node_listen: None,
+            proxy_mode: ProxyMode::Http,
+            stream_proxy: StreamProxy::default(),
             proxy_protocol: ProxyProtocol::default(),
             enable_admin: true,
             enable_ipv6: true,
@@ -91,12 +98,34 @@ impl Default for Apisix {
     }
 }
 
+/// What is proxied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum ProxyMode {
+    #[serde(rename = "http")]
+    Http,
+    #[serde(rename = "stream")]
+    Stream,
+    #[serde(rename = "http&stream")]
+    Both,
+}
+
+/// Where TCP and UDP sessions come in.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct StreamProxy {
+    pub tcp: Vec<StreamListen>,
+    pub udp: Vec<Ports>,
+}
+
 /// Listeners behind a load balancer that speaks the PROXY protocol.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ProxyProtocol {
     pub listen_http_port: Option<u16>,
     pub listen_https_port: Option<u16>,
+    /// Of every port of `stream_proxy.tcp` that does not say so itself, as the next.
+    pub enable_tcp_pp: bool,
+    pub enable_tcp_pp_to_upstream: bool,
 }
 
 /// An address of which either half may be left out.
@@ -183,6 +212,33 @@ pub struct NginxConfig {
     /// Default: 240 s.
     pub worker_shutdown_timeout: Option<Time>,
     pub http: NginxHttp,
+    pub stream: NginxStream,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub struct NginxStream {
+    /// Default: false.
+    pub enable_access_log: bool,
+    /// Default: `logs/access_stream.log`; `off` writes none.
+    pub access_log: String,
+    /// Default: APISIX's.
+    pub access_log_format: Option<String>,
+    pub access_log_format_escape: Escape,
+    /// Load balancers whose PROXY header says who the client is. Default: none.
+    pub real_ip_from: Vec<ipnet_or_ip::Net>,
+}
+
+impl Default for NginxStream {
+    fn default() -> Self {
+        Self {
+            enable_access_log: false,
+            access_log: "logs/access_stream.log".into(),
+            access_log_format: None,
+            access_log_format_escape: Escape::Default,
+            real_ip_from: Vec::new(),
+        }
+    }
 }
 
 /// nginx's log levels.

@@ -54,6 +54,10 @@ pub struct Settings {
     pub instance: Arc<InstanceEnvelope>,
     /// The plugins that may be used; none means all that are built in.
     pub plugins: Option<Vec<String>>,
+    /// Those that stream routes may have. Default: APISIX's.
+    pub stream_plugins: Vec<String>,
+    /// Whether TCP and UDP are proxied, and stream routes taken: `apisix.proxy_mode`.
+    pub streams: bool,
     /// Default: warn. `RUST_LOG` overrides it.
     pub log_level: LogLevel,
     /// Where `start` sends the log; `run` writes to stderr.
@@ -252,8 +256,32 @@ pub struct ProxySettings {
     pub http: file::NginxHttp,
     /// How upstreams' names are resolved. What `discovery` says is in [`Settings::instance`].
     pub dns: proxy::upstream::discovery::Dns,
+    pub stream: StreamSettings,
     /// Where the access log goes; none writes none.
     pub access_log: Option<PathBuf>,
+}
+
+/// What the engine is told of streams.
+#[derive(Clone, Debug)]
+pub struct StreamSettings {
+    /// `apisix.stream_proxy.tcp`.
+    pub tcp: Vec<StreamListener>,
+    /// `apisix.stream_proxy.udp`.
+    pub udp: Vec<SocketAddr>,
+    /// Where the access log goes; none writes none.
+    pub access_log: Option<PathBuf>,
+    pub nginx: file::NginxStream,
+}
+
+/// Where TCP sessions come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamListener {
+    pub listener: Listener,
+    pub tls: bool,
+    /// Every connection begins with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
+    /// Every connection to a node begins with one.
+    pub proxy_protocol_to_upstream: bool,
 }
 
 #[derive(Clone, Debug)]

@@ -3,6 +3,7 @@
 mod backup;
 mod conflicts;
 mod engine;
+mod stream;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -21,7 +22,8 @@ use super::{
     AdminSettings, DpListenSettings, EtcdSettings, Listener, Problem, PrometheusSettings, ServerTls,
     Settings, StoreSettings,
     file::{
-        Address, Admin, Apisix, Etcd, FallbackMode, File, LogLevel, Provider, Role, SSL_CIPHERS, ipnet_or_ip,
+        Address, Admin, Apisix, Etcd, FallbackMode, File, LogLevel, Provider, ProxyMode, Role, SSL_CIPHERS,
+        ipnet_or_ip,
     },
 };
 
@@ -30,6 +32,9 @@ const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// APISIX's own, in its `config.yaml.example`.
 const DEFAULT_KEYRING: [&str; 2] = ["qeddd145sfvddff3", "edd1c9f0985e76a2"];
+
+/// APISIX's, those that are not built in too.
+const DEFAULT_STREAM_PLUGINS: [&str; 4] = ["ip-restriction", "limit-conn", "mqtt-proxy", "syslog"];
 
 type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
@@ -111,6 +116,11 @@ pub fn resolve(
         prometheus: prometheus(&file.plugin_attr, &mut problems),
         instance: Arc::new(InstanceEnvelope { config: instance(file, &mut problems) }),
         plugins: file.plugins.clone(),
+        stream_plugins: file
+            .stream_plugins
+            .clone()
+            .unwrap_or_else(|| DEFAULT_STREAM_PLUGINS.map(str::to_owned).to_vec()),
+        streams: file.apisix.proxy_mode != ProxyMode::Http,
         log_level: file.nginx_config.error_log_level.unwrap_or(LogLevel::Warn),
         error_log: below(Path::new(file.nginx_config.error_log.as_deref().unwrap_or("logs/error.log"))),
         pid_file: home.join("logs/keelgate.pid"),
@@ -121,6 +131,14 @@ pub fn resolve(
     if file.apisix.ssl.ssl_ciphers != SSL_CIPHERS && !missing.is_empty() {
         let names = missing.join(", ");
         warnings.push(format!("{}: apisix.ssl.ssl_ciphers: there is no {names}", path.display()));
+    }
+    if !settings.streams
+        && !(file.apisix.stream_proxy.tcp.is_empty() && file.apisix.stream_proxy.udp.is_empty())
+    {
+        warnings.push(format!(
+            "{}: apisix.stream_proxy: it does nothing while apisix.proxy_mode is `http`",
+            path.display()
+        ));
     }
     conflicts::find(&settings, &mut problems);
     conflicts::give_way(&mut settings, warnings);

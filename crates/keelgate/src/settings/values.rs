@@ -180,6 +180,86 @@ pub enum Listen {
     },
 }
 
+/// Ports of one address, as `stream_proxy` has them: `9100`, `127.0.0.1:9100`, `[::1]:9100`, `2000-2100`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ports {
+    pub ip: Option<IpAddr>,
+    pub ports: std::ops::RangeInclusive<u16>,
+}
+
+/// Reads `stream_proxy`'s notation of ports.
+fn parse_ports(text: &str) -> Result<Ports, String> {
+    let text = text.trim();
+    let (ip, ports) = match text.rsplit_once(':') {
+        Some((host, ports)) if host != "*" => {
+            let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+            (Some(bare.parse().map_err(|_| format!("`{host}` is not an address"))?), ports)
+        }
+        Some((_, ports)) => (None, ports),
+        None => (None, text),
+    };
+    let port = |digits: &str| match digits.parse::<u64>() {
+        Ok(port) => u16::try_from(port)
+            .ok()
+            .filter(|port| *port > 0)
+            .ok_or_else(|| format!("port out of range (1-65535): {digits}")),
+        Err(_) => Err(format!("invalid port format: {text}")),
+    };
+    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+    let (first, last) = (port(first)?, port(last)?);
+    if first > last {
+        return Err(format!("invalid port range (start > end): {text}"));
+    }
+    Ok(Ports { ip, ports: first..=last })
+}
+
+impl<'de> Deserialize<'de> for Ports {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = from.deserialize_any(Scalar("a port, `address:port` or a range such as `2000-2100`"))?;
+        parse_ports(&text).map_err(de::Error::custom)
+    }
+}
+
+/// Where TCP sessions come in: the ports alone, or a table with `addr` and what goes with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamListen {
+    pub ports: Ports,
+    pub tls: bool,
+    pub proxy_protocol: Option<bool>,
+    pub proxy_protocol_to_upstream: Option<bool>,
+}
+
+impl<'de> Deserialize<'de> for StreamListen {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "a port, an address, or a table with `addr`")]
+        enum Either {
+            Number(u64),
+            Text(String),
+            Table {
+                addr: Ports,
+                #[serde(default)]
+                tls: bool,
+                #[serde(default)]
+                proxy_protocol: Option<bool>,
+                #[serde(default)]
+                proxy_protocol_to_upstream: Option<bool>,
+            },
+        }
+        let bare = |text: &str| {
+            let ports = parse_ports(text).map_err(de::Error::custom)?;
+            Ok(Self { ports, tls: false, proxy_protocol: None, proxy_protocol_to_upstream: None })
+        };
+        match Either::deserialize(from)? {
+            Either::Number(port) => bare(&port.to_string()),
+            Either::Text(text) => bare(&text),
+            Either::Table { addr, tls, proxy_protocol, proxy_protocol_to_upstream } => {
+                Ok(Self { ports: addr, tls, proxy_protocol, proxy_protocol_to_upstream })
+            }
+        }
+    }
+}
+
 /// One of them or several.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged, expecting = "one value or a list")]

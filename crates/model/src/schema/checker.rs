@@ -13,6 +13,8 @@ pub struct Checker {
     kinds: Vec<Validator>,
     managers: Vec<(&'static str, Validator)>,
     plugins: HashMap<&'static str, Plugin>,
+    /// Those that stream routes may have.
+    stream_plugins: HashMap<&'static str, Plugin>,
 }
 
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub enum Place {
     Consumer,
     /// In plugin metadata.
     Metadata,
+    /// On a stream route.
+    Stream,
     /// On a route and everything else that has plugins.
     Elsewhere,
 }
@@ -68,14 +72,12 @@ impl Checker {
             .iter()
             .map(|(name, schema)| Ok((*name, Validator::new(schema)?)))
             .collect::<Result<_, String>>()?;
-        let plugins = plugins
-            .iter()
-            .map(|facts| match Plugin::new(*facts) {
-                Ok(plugin) => Ok((facts.name, plugin)),
-                Err(error) => Err(format!("the schema of plugin {}: {error}", facts.name)),
-            })
-            .collect::<Result<_, String>>()?;
-        Ok(Self { kinds, managers, plugins })
+        Ok(Self { kinds, managers, plugins: compiled(plugins)?, stream_plugins: HashMap::new() })
+    }
+
+    /// Lets stream routes have these plugins.
+    pub fn with_streams(self, plugins: &[PluginFacts]) -> Result<Self, String> {
+        Ok(Self { stream_plugins: compiled(plugins)?, ..self })
     }
 
     /// Checks a resource and leaves it alone. The error is what APISIX's Admin API answers as `error_msg`.
@@ -115,7 +117,11 @@ impl Checker {
 
     fn plugin(&self, kind: Kind, name: &str, conf: &mut Value) -> Result<(), String> {
         let on_consumer = matches!(kind, Kind::Consumers | Kind::Credentials);
-        let place = if on_consumer { Place::Consumer } else { Place::Elsewhere };
+        let place = match kind {
+            Kind::Consumers | Kind::Credentials => Place::Consumer,
+            Kind::StreamRoutes => Place::Stream,
+            _ => Place::Elsewhere,
+        };
         self.used_plugin(name, place, conf).map_err(|error| {
             if on_consumer { format!("invalid plugins configuration: {error}") } else { error }
         })?;
@@ -130,9 +136,13 @@ impl Checker {
         if !conf.is_object() && *conf != json!([]) {
             return Err(format!("invalid plugin conf {conf} for plugin [{name}]"));
         }
-        let plugin = self.plugins.get(name).ok_or_else(|| format!("unknown plugin [{name}]"))?;
+        let known = if place == Place::Stream { &self.stream_plugins } else { &self.plugins };
+        let plugin = known.get(name).ok_or_else(|| format!("unknown plugin [{name}]"))?;
         let disabled = conf.pointer("/_meta/disable") == Some(&Value::Bool(true));
         match plugin.check(conf, place) {
+            Err(error) if !disabled && place == Place::Stream => {
+                return Err(format!("failed to check the configuration of stream plugin [{name}]: {error}"));
+            }
             Err(error) if !disabled => {
                 return Err(format!("failed to check the configuration of plugin {name} err: {error}"));
             }
@@ -171,6 +181,14 @@ impl Checker {
     }
 }
 
+fn compiled(plugins: &[PluginFacts]) -> Result<HashMap<&'static str, Plugin>, String> {
+    let compile = |facts: &PluginFacts| match Plugin::new(*facts) {
+        Ok(plugin) => Ok((facts.name, plugin)),
+        Err(error) => Err(format!("the schema of plugin {}: {error}", facts.name)),
+    };
+    plugins.iter().map(compile).collect()
+}
+
 impl Plugin {
     fn new(facts: PluginFacts) -> Result<Self, String> {
         let optional =
@@ -188,7 +206,7 @@ impl Plugin {
         match (place, &self.identity) {
             (Place::Metadata, _) => self.metadata.as_ref(),
             (Place::Consumer, Some(identity)) => Some(identity),
-            (Place::Consumer, None) | (Place::Elsewhere, _) => Some(&self.conf),
+            (Place::Consumer, None) | (Place::Elsewhere | Place::Stream, _) => Some(&self.conf),
         }
     }
 

@@ -65,7 +65,11 @@ fn stream_route(conf: &Value) -> Result<(), String> {
             return Err(format!("invalid {field}: {address}"));
         }
     }
-    Ok(())
+    match conf.pointer("/protocol/name").and_then(Value::as_str) {
+        // Of APISIX's protocols on top of TCP none is spoken here: passing the bytes on would not be the same.
+        Some(protocol) => Err(format!("unknown protocol [{protocol}]")),
+        None => Ok(()),
+    }
 }
 
 fn upstream(upstream: &Value) -> Result<(), String> {

@@ -125,6 +125,11 @@ impl PluginSet {
         self.iter().filter(|plugin| other.get(plugin.name()).is_none()).cloned().collect()
     }
 
+    /// Those of which `stays` says so by name.
+    pub fn only(&self, stays: impl Fn(&str) -> bool) -> Self {
+        self.iter().filter(|plugin| stays(plugin.name())).cloned().collect()
+    }
+
     /// Those that tell no consumers apart.
     pub fn without_authentication(&self) -> Self {
         self.iter().filter(|plugin| plugin.spec.consumer.is_none()).cloned().collect()

@@ -34,6 +34,11 @@ pub async fn on_request(ctx: &mut Ctx) -> Flow {
     run(Source::Route, Phase::Access, ctx).await
 }
 
+/// Runs preread of a session's route. Global rules are for requests.
+pub async fn preread(ctx: &mut Ctx) -> Flow {
+    run(Source::Route, Phase::Preread, ctx).await
+}
+
 /// Runs before_proxy: a node is chosen, nothing is sent yet.
 pub async fn before_proxy(ctx: &mut Ctx) -> Flow {
     match run(Source::Global, Phase::BeforeProxy, ctx).await {
@@ -60,9 +65,11 @@ pub fn body_filter(ctx: &mut Ctx, chunk: &mut Bytes, last: bool) {
     });
 }
 
-/// Runs log: the response has been sent, or the client has gone.
+/// Runs log: the response has been sent, or the client has gone, or the session is over.
 pub fn log(ctx: &Ctx) {
-    for source in [Source::Global, Source::Route] {
+    let sources = [Source::Global, Source::Route];
+    // Global rules are for requests.
+    for source in sources.into_iter().skip(usize::from(ctx.session.is_some())) {
         for plugin in source.chain(ctx).hooks(Phase::Log) {
             let filtered = ctx.filtered(plugin).or_else(|| plugin.admits(ctx)) == Some(false);
             if let (Some(hooks), false) = (plugin.hooks(), filtered || yields(plugin, source, ctx)) {
@@ -111,6 +118,7 @@ async fn run_chain(chain: &Chain, source: Source, phase: Phase, ctx: &mut Ctx) -
             continue;
         }
         let step = match phase {
+            Phase::Preread => hooks.preread(ctx),
             Phase::Rewrite => hooks.rewrite(ctx),
             Phase::Access => hooks.access(ctx),
             Phase::BeforeProxy => hooks.before_proxy(ctx),

@@ -65,6 +65,21 @@ impl RequestHead {
         Ok(())
     }
 
+    /// The head of what is no request.
+    pub(crate) fn none() -> Self {
+        Self {
+            method: Method::GET,
+            version: Version::HTTP_11,
+            scheme: "",
+            headers: HeaderMap::new(),
+            upstream_target: None,
+            target: PathAndQuery::from_static("/"),
+            normal_path: None,
+            match_path: None,
+            host: Box::default(),
+        }
+    }
+
     /// The path and query as the client sent them, unless a plugin set another query.
     pub fn target(&self) -> &str {
         self.target.as_str()

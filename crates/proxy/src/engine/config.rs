@@ -6,7 +6,7 @@ use http::HeaderValue;
 use ipnet::IpNet;
 
 use super::real_ip::RealIp;
-use crate::access_log;
+use crate::{access_log, stream};
 
 /// Settings of the engine. Everything in it may change while it runs.
 #[derive(Clone)]
@@ -34,6 +34,7 @@ pub struct Config {
     pub underscores: bool,
     /// The name taken for TLS clients that say none.
     pub fallback_sni: Option<Arc<str>>,
+    pub stream: stream::Settings,
 }
 
 /// An address clients connect to.
@@ -45,12 +46,14 @@ pub struct Listener {
     pub http2: bool,
     /// Every connection begins with a header of the PROXY protocol.
     pub proxy_protocol: bool,
+    /// Set where TCP sessions come in, not HTTP.
+    pub stream: Option<stream::Port>,
 }
 
 impl Listener {
     /// Plain HTTP/1.1 there.
     pub const fn at(address: SocketAddr) -> Self {
-        Self { address, tls: false, http2: false, proxy_protocol: false }
+        Self { address, tls: false, http2: false, proxy_protocol: false, stream: None }
     }
 }
 
@@ -99,6 +102,7 @@ impl Default for Config {
             real_ip: None,
             underscores: true,
             fallback_sni: None,
+            stream: stream::Settings::default(),
         }
     }
 }

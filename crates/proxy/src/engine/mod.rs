@@ -13,19 +13,20 @@ pub mod fuzzing;
 mod h1;
 mod h2;
 mod http3;
-mod io;
+pub(crate) mod io;
 mod link;
 mod listen;
 pub mod proxy_protocol;
 mod real_ip;
 mod reply;
-mod timer;
+pub(crate) mod timer;
 mod tunnel;
-mod worker;
+pub(crate) mod worker;
 
 use std::{
     io::{Error, Result},
     net::SocketAddr,
+    path::Path,
     sync::Arc,
     thread::JoinHandle,
 };
@@ -42,7 +43,7 @@ use crate::{
     metrics::Metrics,
     plan::Plan,
     status::Status,
-    tls,
+    stream, tls,
 };
 use worker::{Command, Orders};
 
@@ -53,15 +54,19 @@ pub type PlanCell = Arc<ArcSwap<Plan>>;
 pub struct Shared {
     pub plan: PlanCell,
     pub metrics: Metrics,
+    pub streams: Arc<stream::Metrics>,
     pub status: Arc<Status>,
 }
 
 impl Default for Shared {
     fn default() -> Self {
         let (metrics, status) = (Metrics::default(), Arc::<Status>::default());
+        let streams = Arc::<stream::Metrics>::default();
         let told = Arc::clone(&status);
         metrics.register(move |writer| told.write_metrics(writer));
-        Self { plan: PlanCell::default(), metrics, status }
+        let told = Arc::clone(&streams);
+        metrics.register(move |writer| told.write(writer));
+        Self { plan: PlanCell::default(), metrics, streams, status }
     }
 }
 
@@ -73,7 +78,8 @@ pub struct Engine {
     workers: Vec<Handle>,
     /// Workers that are on their way out.
     leaving: Vec<Handle>,
-    log: Option<(Writer, Sink)>,
+    log: Log,
+    stream_log: Log,
 }
 
 struct Handle {
@@ -84,8 +90,15 @@ struct Handle {
 impl Engine {
     /// Listens and serves.
     pub fn start(config: Config, listeners: Listeners, shared: Arc<Shared>) -> Result<Self> {
-        let quic = http3::Sockets::default();
-        let mut engine = Self { shared, listeners, quic, workers: vec![], leaving: vec![], log: None };
+        let mut engine = Self {
+            shared,
+            listeners,
+            quic: http3::Sockets::default(),
+            workers: vec![],
+            leaving: vec![],
+            log: Log::default(),
+            stream_log: Log::default(),
+        };
         engine.reconfigure(config)?;
         Ok(engine)
     }
@@ -94,20 +107,24 @@ impl Engine {
     pub fn reconfigure(&mut self, config: Config) -> Result<()> {
         let count = config.workers.max(1);
         let acceptor = tls::Acceptor::new(config.fallback_sni.as_deref()).map_err(Error::other)?;
-        self.listeners.prepare(&config.listeners, count)?;
+        self.listeners.prepare(&config, count)?;
         self.quic.prepare(&config.quic)?;
-        let retired = self.open_log(&config)?;
-        self.listeners.retain(&config.listeners);
+        let log = self.log.prepare(config.access_log.as_ref().and(config.access_log_file.as_deref()))?;
+        let stream = &config.stream;
+        let stream_log =
+            self.stream_log.prepare(stream.access_log.as_ref().and(stream.access_log_file.as_deref()))?;
+        let retired = (self.log.replace(log), self.stream_log.replace(stream_log));
+        self.listeners.retain(&config);
         self.quic.retain(&config.quic);
         let config = Arc::new(config);
-        let log = self.log.as_ref().map(|(_, sink)| sink.clone());
-        let assigned = self.listeners.assign(&config.listeners, count);
+        let assigned = self.listeners.assign(&config, count);
         self.shared.status.expect(count);
         for (id, sockets) in assigned.into_iter().enumerate() {
-            let (config, acceptor, log) = (Arc::clone(&config), acceptor.clone(), log.clone());
+            let (config, acceptor) = (Arc::clone(&config), acceptor.clone());
+            let (log, stream_log) = (self.log.sink(), self.stream_log.sink());
             // The first worker is always there.
             let quic = if id == 0 { self.quic.all() } else { vec![] };
-            let orders = Box::new(Orders { config, sockets, quic, acceptor, log });
+            let orders = Box::new(Orders { config, sockets, quic, acceptor, log, stream_log });
             match self.workers.get(id) {
                 Some(worker) => {
                     let _ = worker.commands.send(Command::Configure(orders));
@@ -130,16 +147,15 @@ impl Engine {
         self.listeners.bound(configured)
     }
 
-    /// Opens the access log anew, after it has been moved away.
+    /// Opens the access logs anew, after they have been moved away.
     pub fn reopen_log(&self) {
-        if let Some((_, sink)) = &self.log {
-            sink.reopen();
-        }
+        self.log.reopen();
+        self.stream_log.reopen();
     }
 
     /// Takes no new connections, lets the old ones end for as long as they may, and returns when all have. Blocks.
     pub fn drain(mut self) {
-        self.listeners.retain(&[]);
+        self.listeners = Listeners::default();
         for worker in self.workers.iter().chain(&self.leaving) {
             let _ = worker.commands.send(Command::Stop);
         }
@@ -147,25 +163,54 @@ impl Engine {
             drop(worker.commands);
             let _ = worker.thread.join();
         }
-        if let Some((writer, sink)) = self.log.take() {
-            drop(sink);
-            writer.finish();
+        self.log.finish();
+        self.stream_log.finish();
+    }
+}
+
+/// An access log; none where none is written.
+#[derive(Default)]
+struct Log(Option<(Writer, Sink)>);
+
+impl Log {
+    /// What goes to `path` in the place of this; none: it goes there already.
+    fn prepare(&self, path: Option<&Path>) -> Result<Option<Self>> {
+        if self.0.as_ref().map(|(writer, _)| writer.path()) == path {
+            return Ok(None);
+        }
+        let opened = path.map(Writer::open).transpose();
+        let opened =
+            opened.map_err(|e| Error::new(e.kind(), format!("the access log can't be opened: {e}")))?;
+        Ok(Some(Self(opened)))
+    }
+
+    /// Takes what was prepared; gives what was there before.
+    fn replace(&mut self, prepared: Option<Self>) -> Option<Self> {
+        match prepared {
+            Some(new) => Some(std::mem::replace(self, new)),
+            None => {
+                self.reopen();
+                None
+            }
         }
     }
 
-    /// Sees to it that the log goes where `config` says. Gives what it went to before.
-    fn open_log(&mut self, config: &Config) -> Result<Option<(Writer, Sink)>> {
-        let path = config.access_log.as_ref().and(config.access_log_file.as_deref());
-        let same = self.log.as_ref().map(|(writer, _)| writer.path()) == path;
-        if same {
-            self.reopen_log();
-            return Ok(None);
+    fn sink(&self) -> Option<Sink> {
+        self.0.as_ref().map(|(_, sink)| sink.clone())
+    }
+
+    fn reopen(&self) {
+        if let Some((_, sink)) = &self.0 {
+            sink.reopen();
         }
-        let opened = path
-            .map(Writer::open)
-            .transpose()
-            .map_err(|e| Error::new(e.kind(), format!("the access log can't be opened: {e}")))?;
-        Ok(std::mem::replace(&mut self.log, opened))
+    }
+
+    /// Waits until everything is written.
+    fn finish(self) {
+        if let Some((writer, sink)) = self.0 {
+            drop(sink);
+            writer.finish();
+        }
     }
 }
 

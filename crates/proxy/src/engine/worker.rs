@@ -33,6 +33,7 @@ use crate::{
     access_log::{Buffer, Sink},
     plan::Plan,
     status::Counters,
+    stream::{self, Scratch},
     tls,
     upstream::pool::Pool,
 };
@@ -50,11 +51,12 @@ pub enum Command {
 /// A configuration, as far as one worker is concerned.
 pub struct Orders {
     pub config: Arc<Config>,
-    pub sockets: Vec<Assignment>,
+    pub sockets: Assignment,
     /// For HTTP/3, with the addresses they were asked for.
     pub quic: Vec<(SocketAddr, Arc<UdpSocket>)>,
     pub acceptor: tls::Acceptor,
     pub log: Option<Sink>,
+    pub stream_log: Option<Sink>,
 }
 
 /// The state of one worker, shared by its tasks.
@@ -65,6 +67,8 @@ pub struct Worker {
     pub pool: RefCell<Pool<h1::Connection<io::Upstream>>>,
     pub lanes: RefCell<h2::Lanes>,
     pub log: RefCell<Buffer>,
+    pub stream_log: RefCell<Buffer>,
+    pub scratch: Scratch,
     pub counters: Arc<Counters>,
     plan: RefCell<Cache<PlanCell, Arc<Plan>>>,
     config: RefCell<Rc<Config>>,
@@ -120,6 +124,7 @@ impl Worker {
             self.pool.borrow_mut().sweep(Instant::now(), h1::Connection::is_usable);
             self.lanes.borrow_mut().sweep(Instant::now());
             self.log.borrow_mut().flush();
+            self.stream_log.borrow_mut().flush();
             drop(self.plan());
         }
     }
@@ -140,6 +145,8 @@ pub fn run(
             pool: RefCell::default(),
             lanes: RefCell::default(),
             log: RefCell::default(),
+            stream_log: RefCell::default(),
+            scratch: RefCell::new(vec![0; stream::BUFFER].into()),
             counters: shared.status.worker(),
             plan: RefCell::new(Cache::new(Arc::clone(&shared.plan))),
             config: RefCell::new(Rc::new(Config::clone(&first.config))),
@@ -155,6 +162,7 @@ pub fn run(
         worker.leaving.set(leaving);
         drain(&worker, &mut commands).await;
         worker.log.borrow_mut().set_sink(None);
+        worker.stream_log.borrow_mut().set_sink(None);
         worker.counters.set_running(false);
     });
     Ok(())
@@ -167,10 +175,11 @@ async fn obey(worker: &Rc<Worker>, first: Box<Orders>, commands: &mut UnboundedR
     let mut orders = Some(first);
     let leaving = loop {
         if let Some(orders) = orders.take() {
-            let Orders { config, sockets, quic, acceptor, log } = *orders;
+            let Orders { config, sockets, quic, acceptor, log, stream_log } = *orders;
             worker.config.replace(Rc::new(Config::clone(&config)));
             worker.acceptor.replace(acceptor);
             worker.log.borrow_mut().set_sink(log);
+            worker.stream_log.borrow_mut().set_sink(stream_log);
             accepting.change(worker, sockets);
             endpoints.change(worker, quic);
             worker.counters.set_running(true);
@@ -181,7 +190,7 @@ async fn obey(worker: &Rc<Worker>, first: Box<Orders>, commands: &mut UnboundedR
             Some(Command::Stop) | None => break Leaving::Stopping,
         }
     };
-    accepting.change(worker, vec![]);
+    accepting.change(worker, Assignment::default());
     endpoints.change(worker, vec![]);
     leaving
 }
@@ -205,39 +214,59 @@ async fn drain(worker: &Worker, commands: &mut UnboundedReceiver<Command>) {
     worker.leaving.set(Leaving::Over);
 }
 
-/// The sockets a worker accepts from.
+/// The sockets a worker listens on.
 #[derive(Default)]
 struct Accepting {
-    tasks: HashMap<(Listener, RawFd), Rc<Notify>>,
+    tcp: HashMap<(Listener, RawFd), Rc<Notify>>,
+    udp: HashMap<(SocketAddr, RawFd), Rc<Notify>>,
 }
 
 impl Accepting {
-    /// Accepts from these sockets and no others.
-    fn change(&mut self, worker: &Rc<Worker>, sockets: Vec<Assignment>) {
-        let wanted: HashMap<_, _> = sockets
-            .into_iter()
-            .map(|Assignment { listener, socket }| ((listener, socket.as_raw_fd()), socket))
-            .collect();
-        self.tasks.retain(|key, stop| {
-            let stays = wanted.contains_key(key);
-            if !stays {
-                stop.notify_one();
-            }
-            stays
-        });
-        for (key, socket) in wanted {
-            self.tasks.entry(key).or_insert_with(|| start(worker, key.0, &socket));
+    /// Listens on these sockets and no others.
+    fn change(&mut self, worker: &Rc<Worker>, sockets: Assignment) {
+        let tcp = sockets.tcp.into_iter().map(|(listener, socket)| ((listener, socket.as_raw_fd()), socket));
+        let tcp: HashMap<_, _> = tcp.collect();
+        stop_others(&mut self.tcp, |key| tcp.contains_key(key));
+        for (key, socket) in tcp {
+            self.tcp.entry(key).or_insert_with(|| accept(worker, key.0, &socket));
+        }
+        let udp = sockets.udp.into_iter().map(|(address, socket)| ((address, socket.as_raw_fd()), socket));
+        let udp: HashMap<_, _> = udp.collect();
+        stop_others(&mut self.udp, |key| udp.contains_key(key));
+        for (key, socket) in udp {
+            self.udp.entry(key).or_insert_with(|| receive(worker, key.0, &socket));
         }
     }
 }
 
-fn start(worker: &Rc<Worker>, listener: Listener, socket: &TcpListener) -> Rc<Notify> {
+fn stop_others<K>(tasks: &mut HashMap<K, Rc<Notify>>, stays: impl Fn(&K) -> bool) {
+    tasks.retain(|key, stop| {
+        let stays = stays(key);
+        if !stays {
+            stop.notify_one();
+        }
+        stays
+    });
+}
+
+fn accept(worker: &Rc<Worker>, listener: Listener, socket: &TcpListener) -> Rc<Notify> {
     let stop = Rc::new(Notify::new());
     match socket.try_clone() {
         Ok(socket) => {
             spawn_local(listen::accept(Rc::clone(worker), socket, listener, Rc::clone(&stop)));
         }
         Err(error) => tracing::error!(%error, address = %listener.address, "a socket can't be taken over"),
+    }
+    stop
+}
+
+fn receive(worker: &Rc<Worker>, address: SocketAddr, socket: &UdpSocket) -> Rc<Notify> {
+    let stop = Rc::new(Notify::new());
+    match socket.try_clone() {
+        Ok(socket) => {
+            spawn_local(stream::udp::receive(Rc::clone(worker), socket, address, Rc::clone(&stop)));
+        }
+        Err(error) => tracing::error!(%error, %address, "a socket can't be taken over"),
     }
     stop
 }

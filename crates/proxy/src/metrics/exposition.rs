@@ -34,12 +34,22 @@ impl Writer {
 
     /// A family of gauges under a full name of its own: `keelgate_config_age_seconds`.
     pub fn own_gauges(&mut self, name: &str, help: &str, values: &[Gauge<'_>]) {
-        self.head(name, help, "gauge");
+        self.family(name, help, "gauge", values);
+    }
+
+    fn family(&mut self, name: &str, help: &str, kind: &str, values: &[Gauge<'_>]) {
+        self.head(name, help, kind);
         for (labels, value) in values {
             let labels: Vec<String> =
                 labels.iter().map(|(name, value)| format!("{name}=\"{}\"", Escaped(value))).collect();
             self.line(name, &labels.join(","), value);
         }
+    }
+
+    /// A family of counters whose name gets the prefix.
+    pub fn counters(&mut self, name: &str, help: &str, values: &[Gauge<'_>]) {
+        let name = format!("{}{name}", self.prefix);
+        self.family(&name, help, "counter", values);
     }
 
     fn head(&mut self, name: &str, help: &str, kind: &str) {

@@ -4,6 +4,7 @@
 //! or not, so that the resource is built again when that changes.
 
 mod identity;
+mod stream;
 
 use std::sync::Arc;
 
@@ -60,7 +61,8 @@ impl Build<'_> {
             Kind::Credentials => self.credential(read(resource)?),
             Kind::Ssls => self.certificate(resource),
             Kind::PluginMetadata => self.metadata(resource),
-            Kind::Secrets | Kind::Protos | Kind::StreamRoutes => Ok(Form::Nothing),
+            Kind::StreamRoutes => self.stream_route(read(resource)?),
+            Kind::Secrets | Kind::Protos => Ok(Form::Nothing),
         }
     }
 
@@ -94,6 +96,9 @@ impl Build<'_> {
             None => service.as_ref().and_then(|service| service.upstream.clone()),
             own => own,
         };
+        if let Some(upstream) = upstream.as_ref().filter(|upstream| upstream.scheme.is_of_streams()) {
+            return Err(format!("upstreams of scheme {} are not for HTTP", upstream.scheme.as_str()));
+        }
         Ok(Form::Route(Arc::new(Route {
             id: self.key.id.clone(),
             name: conf.name.map(Into::into),
@@ -239,7 +244,7 @@ impl Build<'_> {
         }
         let resource = self.key.to_string();
         let (input, forms, needs) = (self.input, &self.plan.forms, &mut self.needs);
-        input.catalog.build(plugins, |spec| {
+        input.catalog.build(self.key.kind, plugins, |spec| {
             let name = spec.facts.name;
             let mut metadata = &Value::Null;
             if spec.facts.metadata_schema.is_some() {

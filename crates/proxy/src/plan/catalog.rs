@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use model::{PluginFacts, resource::Plugins, schema::Validator};
+use model::{Kind, PluginFacts, resource::Plugins, schema::Validator};
 use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
 
@@ -16,10 +16,15 @@ use crate::{
 };
 
 /// The plugins that configuration may name. Made once: their schemas are compiled here.
+#[derive(Default)]
 pub struct Catalog {
-    plugins: FxHashMap<&'static str, Known>,
+    plugins: Table,
+    /// Those that stream routes may name.
+    stream_plugins: Table,
     facts: Vec<PluginFacts>,
 }
+
+type Table = FxHashMap<&'static str, Known>;
 
 struct Known {
     spec: &'static Spec,
@@ -39,27 +44,28 @@ pub(super) struct Identity {
 impl Catalog {
     /// An error names the plugin whose schema is at fault.
     pub fn new(specs: impl IntoIterator<Item = &'static Spec>) -> Result<Self, String> {
-        let known = |spec: &'static Spec| {
-            let compile = |schema: Value| {
-                Validator::new(&schema).map_err(|e| format!("the schema of plugin {}: {e}", spec.facts.name))
-            };
-            Ok::<_, String>(Known {
-                spec,
-                conf: compile(model::schema::plugin_schema(&spec.facts))?,
-                identity: spec
-                    .consumer
-                    .map(|side| Ok::<_, String>((side, compile((side.schema)())?)))
-                    .transpose()?,
-                metadata: spec.facts.metadata_schema.map(|schema| compile(schema())).transpose()?,
-            })
-        };
-        let mut plugins = FxHashMap::default();
-        let mut facts = Vec::new();
+        let mut catalog = Self::default();
         for spec in specs {
-            plugins.insert(spec.facts.name, known(spec)?);
-            facts.push(spec.facts);
+            catalog.plugins.insert(spec.facts.name, Known::new(spec)?);
+            catalog.facts.push(spec.facts);
         }
-        Ok(Self { plugins, facts })
+        Ok(catalog)
+    }
+
+    /// Lets stream routes name these.
+    pub fn with_streams(mut self, specs: impl IntoIterator<Item = &'static Spec>) -> Result<Self, String> {
+        for spec in specs {
+            self.stream_plugins.insert(spec.facts.name, Known::new(spec)?);
+            if !self.plugins.contains_key(spec.facts.name) {
+                self.facts.push(spec.facts);
+            }
+        }
+        Ok(self)
+    }
+
+    /// Whether stream routes may name this plugin.
+    pub(super) fn is_for_streams(&self, name: &str) -> bool {
+        self.stream_plugins.contains_key(name)
     }
 
     /// What decrypting needs to know.
@@ -67,19 +73,21 @@ impl Catalog {
         &self.facts
     }
 
-    /// Builds all plugins of one place; `env` gives each what it may ask for.
+    /// Builds all plugins of one place, on a resource of this kind; `env` gives each what it may ask for.
     pub(super) fn build<'e>(
         &self,
+        kind: Kind,
         confs: Plugins,
         mut env: impl FnMut(&'static Spec) -> Env<'e>,
     ) -> Result<PluginSet, String> {
+        let on_stream = kind == Kind::StreamRoutes;
+        let table = if on_stream { &self.stream_plugins } else { &self.plugins };
         let build = |(name, conf): (String, Value)| {
-            let known = self.known(&name)?;
-            if is_off(&conf) {
-                return Ok(Arc::new(Fitted::off(known.spec)));
-            }
-            let conf = filled(&known.conf, conf).map_err(|e| refused(&name, &e))?;
-            Fitted::new(known.spec, &conf, &env(known.spec)).map(Arc::new).map_err(|e| refused(&name, &e))
+            let known = table.get(&*name).ok_or_else(|| unknown(&name))?;
+            known.build(conf, &mut env).map_err(|error| match on_stream {
+                true => format!("failed to check the configuration of stream plugin [{name}]: {error}"),
+                false => refused(&name, &error),
+            })
         };
         confs.into_iter().map(build).collect()
     }
@@ -110,8 +118,41 @@ impl Catalog {
     }
 
     fn known(&self, name: &str) -> Result<&Known, String> {
-        self.plugins.get(name).ok_or_else(|| format!("unknown plugin [{name}]"))
+        self.plugins.get(name).ok_or_else(|| unknown(name))
     }
+}
+
+impl Known {
+    fn new(spec: &'static Spec) -> Result<Self, String> {
+        let compile = |schema: Value| {
+            Validator::new(&schema).map_err(|e| format!("the schema of plugin {}: {e}", spec.facts.name))
+        };
+        Ok(Self {
+            spec,
+            conf: compile(model::schema::plugin_schema(&spec.facts))?,
+            identity: spec
+                .consumer
+                .map(|side| Ok::<_, String>((side, compile((side.schema)())?)))
+                .transpose()?,
+            metadata: spec.facts.metadata_schema.map(|schema| compile(schema())).transpose()?,
+        })
+    }
+
+    fn build<'e>(
+        &self,
+        conf: Value,
+        env: &mut impl FnMut(&'static Spec) -> Env<'e>,
+    ) -> Result<Arc<Fitted>, String> {
+        if is_off(&conf) {
+            return Ok(Arc::new(Fitted::off(self.spec)));
+        }
+        let conf = filled(&self.conf, conf)?;
+        Fitted::new(self.spec, &conf, &env(self.spec)).map(Arc::new)
+    }
+}
+
+fn unknown(name: &str) -> String {
+    format!("unknown plugin [{name}]")
 }
 
 fn is_off(conf: &Value) -> bool {

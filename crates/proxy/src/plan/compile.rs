@@ -9,7 +9,7 @@
 //! smallest key first means that whatever a resource refers to is settled before it is built:
 //!
 //! ```text
-//! metadata < ssls < upstreams < plugin_configs < consumer_groups < consumers < credentials < services < routes
+//! metadata < ssls < upstreams < plugin_configs < consumer_groups < consumers < credentials < services < routes < stream_routes
 //! ```
 //!
 //! When a form changes, those who refer to it are put into the set. Who refers to whom is kept as pairs in `links`.
@@ -151,7 +151,7 @@ impl<'a> Work<'a> {
 
     /// Puts everything that refers to `key` into the set of what is due.
     fn follow(&mut self, key: &Key) {
-        if self.plan.links.is_empty() || key.kind == Kind::Routes {
+        if self.plan.links.is_empty() || matches!(key.kind, Kind::Routes | Kind::StreamRoutes) {
             return;
         }
         let first = (key.clone(), Key::new(Kind::ALL[0], ""));
@@ -177,6 +177,7 @@ impl<'a> Work<'a> {
         let plan = &mut self.plan;
         match form {
             Form::Route(route) => plan.router.insert(route),
+            Form::StreamRoute(route) => plan.streams.insert(route),
             Form::Certificate(certificate) => plan.certificates.insert(certificate),
             Form::Credential(identities) => plan.consumers.insert(identities),
             Form::Consumer(consumer) => {
@@ -193,6 +194,7 @@ impl<'a> Work<'a> {
         let plan = &mut self.plan;
         match form {
             Form::Route(route) => plan.router.remove(route),
+            Form::StreamRoute(route) => plan.streams.remove(route),
             Form::Certificate(certificate) => plan.certificates.remove(certificate),
             Form::Credential(identities) => plan.consumers.remove(identities),
             Form::Consumer(consumer) => {

@@ -10,6 +10,7 @@ use super::{Route, Service, consumers::Identities};
 use crate::{
     chain::{Chain, PluginSet},
     ctx::Consumer,
+    stream,
     tls::Certificate,
     upstream::Upstream,
 };
@@ -23,6 +24,7 @@ pub(super) enum Form {
     Route(Arc<Route>),
     Service(Arc<ServiceForm>),
     Upstream(Arc<Upstream>),
+    StreamRoute(Arc<stream::Route>),
     PluginConfig(Arc<Chain>),
     ConsumerGroup(Arc<PluginSet>),
     Consumer(Arc<ConsumerForm>),

@@ -26,6 +26,7 @@ use crate::{
     ctx::Consumer,
     metrics::RouteMetrics,
     router::{Router, Routing, Rule, Target},
+    stream,
     tls::Certificates,
     upstream::{Timeouts, Upstream, health::Health},
 };
@@ -42,6 +43,8 @@ pub struct Plan {
     pub router: Router<Route>,
     /// How requests are matched.
     pub routing: Routing,
+    /// The routes of TCP and UDP sessions.
+    pub streams: stream::Router,
     pub certificates: Certificates,
     /// The global rules. They run for every request, before the route's plugins.
     pub global: Arc<Chain>,
@@ -111,6 +114,7 @@ impl Plan {
             snapshot: self.snapshot.clone(),
             router: self.router.clone(),
             routing: self.routing,
+            streams: self.streams.clone(),
             certificates: self.certificates.clone(),
             global: self.global.clone(),
             consumers: self.consumers.clone(),

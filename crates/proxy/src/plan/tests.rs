@@ -1,4 +1,5 @@
 mod secrets;
+mod streams;
 
 use std::net::Ipv4Addr;
 

@@ -20,6 +20,9 @@ use super::{
 };
 use crate::lasting::Lasting;
 
+/// nginx's `proxy_timeout` of streams.
+const SESSION_IDLE: Duration = Duration::from_secs(600);
+
 /// What upstreams compiled together share: equal nodes, and equal upstreams that have nothing to take turns with.
 #[derive(Default)]
 pub struct Shared {
@@ -99,7 +102,7 @@ impl Upstream {
         let mut hasher = FxHasher::default();
         (scheme, tls.as_ref().map(|tls| tls.fingerprint)).hash(&mut hasher);
         let (retry_timeout, keepalive) = (seconds(conf.retry_timeout)?, keepalive(conf)?);
-        let timeouts = conf.timeout.as_ref().map(Timeouts::read).transpose()?.unwrap_or_default();
+        let timeouts = conf.timeout.as_ref().map(Timeouts::read).transpose()?;
         let method = Method::new(&name, conf, means.lasting)?;
         // Nothing can fail after this: health follows the nodes of the set made last.
         let choice = Choice { method, health: health(&name, conf, &pass_host, means)? };
@@ -113,7 +116,8 @@ impl Upstream {
             },
             retries: conf.retries,
             retry_timeout,
-            timeouts,
+            timeouts: timeouts.unwrap_or_default(),
+            session_idle: timeouts.map_or(SESSION_IDLE, |timeouts| timeouts.read),
             keepalive,
             tls,
             fingerprint: hasher.finish(),
@@ -134,6 +138,7 @@ impl Upstream {
             && self.pass_host == other.pass_host
             && (self.retries, self.retry_timeout) == (other.retries, other.retry_timeout)
             && (self.timeouts, self.keepalive) == (other.timeouts, other.keepalive)
+            && self.session_idle == other.session_idle
     }
 }
 
@@ -212,7 +217,10 @@ fn scheme(scheme: resource::Scheme) -> Result<Scheme, String> {
         resource::Scheme::Https => Ok(Scheme::Https),
         resource::Scheme::Grpc => Ok(Scheme::Grpc),
         resource::Scheme::Grpcs => Ok(Scheme::Grpcs),
-        other => Err(format!("upstreams of scheme {other:?} are not for HTTP").to_lowercase()),
+        resource::Scheme::Tcp => Ok(Scheme::Tcp),
+        resource::Scheme::Tls => Ok(Scheme::Tls),
+        resource::Scheme::Udp => Ok(Scheme::Udp),
+        resource::Scheme::Kafka => Err("upstreams of scheme kafka are not for this gateway".to_owned()),
     }
 }
 

@@ -13,6 +13,8 @@ use crate::lasting::Lasting;
 #[derive(Clone)]
 pub struct ClientTls {
     pub config: Arc<ClientConfig>,
+    /// Whether nodes' certificates are checked.
+    pub verifies: bool,
     /// The same for the same configuration.
     pub fingerprint: u64,
 }
@@ -40,13 +42,13 @@ impl ClientTls {
             hasher.write(key.as_bytes());
         }
         hasher.write_usize(roots.map_or(0, |roots| Arc::as_ptr(roots).addr()));
-        let fingerprint = hasher.finish();
+        let (fingerprint, verifies) = (hasher.finish(), roots.is_some());
         let name = format!("upstream-tls/{fingerprint:016x}");
         if let Some(config) = lasting.get(&name) {
-            return Ok(Self { config, fingerprint });
+            return Ok(Self { config, verifies, fingerprint });
         }
         let config = configure(scheme, identity, roots)?;
-        Ok(Self { config: lasting.get_or(&name, || config), fingerprint })
+        Ok(Self { config: lasting.get_or(&name, || config), verifies, fingerprint })
     }
 }
 
@@ -78,6 +80,7 @@ fn configure(
     config.alpn_protocols = match scheme {
         Scheme::Grpc | Scheme::Grpcs => vec![b"h2".to_vec()],
         Scheme::Http | Scheme::Https => vec![b"http/1.1".to_vec()],
+        Scheme::Tcp | Scheme::Tls | Scheme::Udp => vec![],
     };
     Ok(config)
 }

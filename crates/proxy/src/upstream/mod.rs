@@ -33,8 +33,10 @@ pub struct Upstream {
     /// No further try begins after so long; zero: no limit.
     pub retry_timeout: Duration,
     pub timeouts: Timeouts,
+    /// How long a TCP or UDP session may be silent: as a read, where that is configured, or nginx's ten minutes.
+    pub session_idle: Duration,
     pub keepalive: Keepalive,
-    /// Set for `https` and `grpcs`.
+    /// Set for `https`, `grpcs` and `tls`.
     pub tls: Option<ClientTls>,
     /// Identifies the pool of connections: same fingerprint, same connections, whatever else changed.
     pub fingerprint: u64,
@@ -71,6 +73,10 @@ pub enum Scheme {
     Https,
     Grpc,
     Grpcs,
+    /// Of sessions, as `Tls` and `Udp`. Over which of the two transports a session goes is said by its listener.
+    Tcp,
+    Tls,
+    Udp,
 }
 
 impl Scheme {
@@ -81,6 +87,9 @@ impl Scheme {
             Self::Https => "https",
             Self::Grpc => "grpc",
             Self::Grpcs => "grpcs",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Udp => "udp",
         }
     }
 
@@ -91,7 +100,12 @@ impl Scheme {
 
     /// Whether the connection is encrypted.
     pub const fn is_tls(self) -> bool {
-        matches!(self, Self::Https | Self::Grpcs)
+        matches!(self, Self::Https | Self::Grpcs | Self::Tls)
+    }
+
+    /// Whether it is no kind of HTTP.
+    pub const fn is_of_streams(self) -> bool {
+        matches!(self, Self::Tcp | Self::Tls | Self::Udp)
     }
 }
 

@@ -12,7 +12,7 @@ async fn plugins_are_listed_and_described() {
     assert_eq!((got.status, got.text.as_str()), (400, "invalid subsystem passed"));
     let limit = json!({ "required": ["count", "time_window"], "properties": { "_meta": { "properties": { "disable": { "type": "boolean" } } } } });
     api.script(&[
-        ("GET /plugins/list?subsystem=stream", Value::Null, 200, json!([])),
+        ("GET /plugins/list?subsystem=stream", Value::Null, 200, json!(["ip-restriction", "picky"])),
         ("GET /plugins/asdf", Value::Null, 404, error("plugin not found in subsystem http")),
         ("GET /schema/plugins/asdf", Value::Null, 404, error("plugin not found in subsystem http")),
         ("GET /plugins/limit-count", Value::Null, 200, limit.clone()),

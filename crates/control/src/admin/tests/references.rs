@@ -93,28 +93,31 @@ async fn services_groups_configs_and_protos_stay_while_used() {
 }
 
 #[tokio::test]
-async fn subordinate_stream_routes() {
-    let speaking = |name: &str, superior: Value| {
-        let mut body = json!({ "protocol": { "name": name }, "upstream": upstream() });
-        if !superior.is_null() {
-            body["protocol"]["superior_id"] = superior;
-        }
-        body
-    };
+async fn stream_routes_take_what_streams_can_do() {
+    let with = |field: &str, value: Value| json!({ "upstream": upstream(), field: value });
+    let plugin = |name: &str| with("plugins", json!({ name: {} }));
     api()
         .script(&[
-            ("PUT /stream_routes/1", speaking("redis", none()), 201, none()),
-            ("PUT /stream_routes/2", speaking("redis", json!("1")), 201, none()),
-            ("PUT /stream_routes/3", speaking("redis", json!("999")), 400, error("failed to fetch stream routes[999], response code: 404")),
-            ("PUT /stream_routes/5", speaking("dubbo", json!("1")), 400, error(
-                "protocol mismatch: subordinate protocol [dubbo] does not match superior protocol [redis]"
-            )),
-            ("PUT /stream_routes/10", speaking("redis", json!(10)), 400, error("stream route can not set itself as superior_id")),
-            ("DELETE /stream_routes/1", none(), 400, error(
-                "can not delete this stream route directly, stream route [2] is still using it as superior_id"
-            )),
-            ("DELETE /stream_routes/2", none(), 200, none()),
-            ("DELETE /stream_routes/1", none(), 200, none()),
+            ("PUT /stream_routes/1", plugin("ip-restriction"), 201, none()),
+            ("PUT /stream_routes/1", plugin("limit-count"), 400, error("unknown plugin [limit-count]")),
+            (
+                "PUT /stream_routes/1",
+                plugin("picky"),
+                400,
+                error("failed to check the configuration of stream plugin [picky]: it is never content"),
+            ),
+            (
+                "PUT /stream_routes/1",
+                with("protocol", json!({ "name": "redis" })),
+                400,
+                error("unknown protocol [redis]"),
+            ),
+            (
+                "PUT /stream_routes/1",
+                with("remote_addr", json!(":/8")),
+                400,
+                error("invalid remote_addr: :/8"),
+            ),
         ])
         .await;
 }

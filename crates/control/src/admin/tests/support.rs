@@ -43,6 +43,7 @@ pub fn config(store: Arc<dyn Store>) -> Config {
         key_required: false,
         stream: true,
         plugins: PLUGINS,
+        stream_plugins: STREAM_PLUGINS,
         keyring: Arc::new(Keyring::new(&keys).unwrap()),
         ..Config::new(store)
     }
@@ -202,6 +203,12 @@ pub static PLUGINS: &[PluginFacts] = &[
     PluginFacts { name: "traffic-split", priority: 966, ..PLAIN },
     PluginFacts { name: "grpc-transcode", priority: 506, ..PLAIN },
     PluginFacts { name: "proxy-rewrite", priority: 1008, ..PLAIN },
+    PluginFacts { name: "picky", check: |_| Err("it is never content".to_owned()), ..PLAIN },
+];
+
+/// The plugins that stream routes may have.
+const STREAM_PLUGINS: &[PluginFacts] = &[
+    PluginFacts { name: "ip-restriction", priority: 3000, ..PLAIN },
     PluginFacts { name: "picky", check: |_| Err("it is never content".to_owned()), ..PLAIN },
 ];
 

@@ -39,6 +39,8 @@ fn written(settings: &Settings) -> Vec<(&'static str, Listener)> {
     let mut all: Vec<(&str, Listener)> = Vec::new();
     if let Some(proxy) = &settings.proxy {
         all.extend(proxy.listen.iter().map(|listener| ("apisix.node_listen", *listener)));
+        let streams = proxy.stream.tcp.iter().map(|stream| ("apisix.stream_proxy.tcp", stream.listener));
+        all.extend(streams);
         all.extend(proxy.tls_listen.iter().map(|listener| ("apisix.ssl.listen", *listener)));
         let (plain, tls) =
             ("apisix.proxy_protocol.listen_http_port", "apisix.proxy_protocol.listen_https_port");

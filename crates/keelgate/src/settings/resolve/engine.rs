@@ -19,7 +19,7 @@ use proxy::{ctx::PathRules, router::Routing};
 use super::{
     super::{
         Listener, Problem, ProxySettings,
-        file::{Apisix, File, NginxHttp, Ssl, ipnet_or_ip},
+        file::{Apisix, File, NginxHttp, ProxyMode, Ssl, ipnet_or_ip},
         values::{Listen, OneOrMany},
     },
     ANY, Below, Env, trusted_certificate,
@@ -174,7 +174,7 @@ pub(super) fn proxy(
     let ciphers = ciphers(&apisix.ssl, &protocols, problems);
     let http = file.nginx_config.http.clone();
     let ipv6 = apisix.enable_ipv6;
-    ProxySettings {
+    let mut settings = ProxySettings {
         listen: listeners(given.as_deref(), 9080, ipv6),
         tls_listen: if apisix.ssl.enable {
             // 9443 by default may be taken by a neighbour; what is written must work.
@@ -216,5 +216,13 @@ pub(super) fn proxy(
             .map(|path| below(Path::new(&path))),
         dns: dns(apisix, problems),
         http,
+        stream: super::stream::stream(file, below, problems),
+    };
+    if apisix.proxy_mode == ProxyMode::Stream {
+        settings.listen.clear();
+        settings.tls_listen.clear();
+        settings.proxied_listen.clear();
+        settings.proxied_tls_listen.clear();
     }
+    settings
 }
