@@ -9,6 +9,7 @@
 //! | registries and DNS are dead at a restart | `registries.rs` |
 //! | reloads while everything is under way | `reload.rs` |
 //! | calls and sockets that stay open throughout | `streams.rs` |
+//! | TCP sessions | `tcp.rs` |
 //! | what bucket and line must not give away, or be believed | `secrets.rs`, `links.rs` |
 //! | etcdctl, the AWS CLI, a stock `apisix.json` | `stock_clients.rs` |
 //!
@@ -27,3 +28,4 @@ mod secrets;
 mod setup;
 mod stock_clients;
 mod streams;
+mod tcp;
