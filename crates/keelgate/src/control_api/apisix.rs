@@ -10,8 +10,8 @@ use axum::{
 };
 use http::StatusCode;
 use model::{Key, Kind, Resource, Snapshot, resource::Upstream, schema::Checker};
-use proxy::upstream::discovery::Kind as Discovery;
 use proxy::plugin::Spec;
+use proxy::upstream::discovery::Kind as Discovery;
 use serde_json::{Map, Value, json};
 
 use super::{Parts, View, error};

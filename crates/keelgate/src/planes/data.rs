@@ -167,7 +167,7 @@ impl Under {
 
     /// Follows names and services by tasks of the runtime that this is called in.
     fn directory(&self) -> Directory {
-        Directory::new(Handle::current(), self.settings.data_dir.join("endpoints.json"))
+        Directory::new(&Handle::current(), self.settings.data_dir.join("endpoints.json"))
     }
 
     /// Whom names and services are asked of. A registry that was delivered and can't be used costs no other.

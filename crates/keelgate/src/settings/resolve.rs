@@ -91,15 +91,7 @@ pub fn resolve(
     let source = backup::source(file, role, provider, dp_fallback, &home, etcd_or_default, &mut problems);
     let proxy = (role != Role::ControlPlane).then(|| engine::proxy(file, &below, env, &mut problems));
 
-    match Config::default().discover(&file.discovery, &home) {
-        Ok(unused) => warnings.extend(
-            unused
-                .into_iter()
-                .map(|key| format!("{}: discovery.{key}: this key is not used by Keelgate", path.display())),
-        ),
-        Err(wrong) => problems.push(Problem::new(format!("discovery.{}", wrong.key), wrong.text)),
-    }
-
+    discovery(file, path, warnings, &mut problems);
     let mut settings = Settings {
         file: path.to_owned(),
         data_dir,
@@ -126,29 +118,42 @@ pub fn resolve(
         pid_file: home.join("logs/keelgate.pid"),
         home,
     };
+    without_effect(file, &settings, warnings);
+    conflicts::find(&settings, &mut problems);
+    conflicts::give_way(&mut settings, warnings);
+    if problems.is_empty() { Ok(settings) } else { Err(problems) }
+}
+
+/// What is wrong with `discovery`, and which of its keys are not used.
+fn discovery(file: &File, path: &Path, warnings: &mut Vec<String>, problems: &mut Vec<Problem>) {
+    match Config::default().discover(&file.discovery, &home_of(path)) {
+        Ok(unused) => {
+            let told = |key: String| {
+                format!("{}: discovery.{key}: this key is not used by Keelgate", path.display())
+            };
+            warnings.extend(unused.into_iter().map(told));
+        }
+        Err(wrong) => problems.push(Problem::new(format!("discovery.{}", wrong.key), wrong.text)),
+    }
+}
+
+/// Tells of what is written and does nothing here.
+fn without_effect(file: &File, settings: &Settings, warnings: &mut Vec<String>) {
+    let mut tell = |text: String| warnings.push(format!("{}: {text}", settings.file.display()));
     // APISIX's own default names some that there are not.
     let missing = settings.proxy.as_ref().map_or(&[][..], |proxy| &proxy.ssl_ciphers.unknown);
     if file.apisix.ssl.ssl_ciphers != SSL_CIPHERS && !missing.is_empty() {
-        let names = missing.join(", ");
-        warnings.push(format!("{}: apisix.ssl.ssl_ciphers: there is no {names}", path.display()));
+        tell(format!("apisix.ssl.ssl_ciphers: there is no {}", missing.join(", ")));
     }
-    if !settings.streams
-        && !(file.apisix.stream_proxy.tcp.is_empty() && file.apisix.stream_proxy.udp.is_empty())
-    {
-        warnings.push(format!(
-            "{}: apisix.stream_proxy: it does nothing while apisix.proxy_mode is `http`",
-            path.display()
-        ));
+    let stream_proxy = &file.apisix.stream_proxy;
+    let ports = !stream_proxy.tcp.is_empty() || !stream_proxy.udp.is_empty();
+    if ports && !settings.streams {
+        tell("apisix.stream_proxy: it does nothing while apisix.proxy_mode is `http`".to_owned());
     }
-    conflicts::find(&settings, &mut problems);
-    conflicts::give_way(&mut settings, warnings);
-    if settings.role == Role::DataPlane
-        && file.apisix.enable_admin
-        && file.deployment.admin.admin_key.is_some()
-    {
-        warnings.push(format!("{}: deployment.admin: a data plane has no Admin API", path.display()));
+    let admin = file.apisix.enable_admin && file.deployment.admin.admin_key.is_some();
+    if admin && settings.role == Role::DataPlane {
+        tell("deployment.admin: a data plane has no Admin API".to_owned());
     }
-    if problems.is_empty() { Ok(settings) } else { Err(problems) }
 }
 
 /// The folder above `conf/`; the file's own folder where it does not lie in one.

@@ -320,4 +320,26 @@ mod tests {
             assert_eq!(if text.is_empty() { None } else { ms(text) }, None, "{text}");
         }
     }
+
+    #[test]
+    fn ports_of_streams_are_read_as_apisix_reads_them() {
+        let read = |text: &str| {
+            parse_ports(text).map(|Ports { ip, ports }| {
+                (ip.map(|ip| ip.to_string()).unwrap_or_default(), *ports.start(), *ports.end())
+            })
+        };
+        assert_eq!(read("9100"), Ok((String::new(), 9100, 9100)));
+        assert_eq!(read("127.0.0.1:4000-4100"), Ok(("127.0.0.1".into(), 4000, 4100)));
+        assert_eq!(read("[::1]:80"), Ok(("::1".into(), 80, 80)));
+        for (text, error) in [
+            ("0", "port out of range (1-65535): 0"),
+            ("100-70000", "port out of range (1-65535): 70000"),
+            ("3000-2000", "invalid port range (start > end): 3000-2000"),
+            ("80.5", "invalid port format: 80.5"),
+            ("1e3", "invalid port format: 1e3"),
+            ("here:80", "`here` is not an address"),
+        ] {
+            assert_eq!(read(text), Err(error.to_owned()));
+        }
+    }
 }

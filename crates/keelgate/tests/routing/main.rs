@@ -25,8 +25,8 @@ mod health;
 mod matching;
 mod merging;
 mod protocols;
-mod rules;
 mod registries;
+mod rules;
 mod upstreams;
 
 use std::ops::Deref;

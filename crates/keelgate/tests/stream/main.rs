@@ -51,7 +51,10 @@ impl Node {
         merge(&mut conf, settings);
         let mut gateway = Gateway::traditional(env!("CARGO_BIN_EXE_keelgate")).with(conf);
         gateway.start().await;
-        Self { gateway, tcp, tls, udp, marker }
+        let node = Self { gateway, tcp, tls, udp, marker };
+        // Its route is there before any other that could take its sessions.
+        node.settled().await;
+        node
     }
 
     /// Writes resources, and waits until they are in force: changes take effect in their order.

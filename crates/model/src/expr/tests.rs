@@ -3,6 +3,7 @@ use serde_json::json;
 
 use super::*;
 
+#[expect(clippy::borrowed_box, reason = "what an expression hands to its look-up")]
 fn lookup(name: &Box<str>) -> Option<Operand<'static>> {
     let value = match &**name {
         "name" | "arg_name" => "json",

@@ -48,7 +48,7 @@ impl Socket {
     }
 
     /// The next datagram, if there is one.
-    pub fn try_receive(&self, buffer: &mut [u8], space: &mut Vec<u8>) -> io::Result<Arrived> {
+    pub fn try_receive(&self, buffer: &mut [u8], space: &mut [u8]) -> io::Result<Arrived> {
         self.inner.try_io(Interest::READABLE, || {
             let mut parts = [IoSliceMut::new(buffer)];
             let fd = self.inner.as_raw_fd();

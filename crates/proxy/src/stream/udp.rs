@@ -106,7 +106,7 @@ pub async fn receive(
 
 impl Port {
     /// Takes what has arrived, up to a number that leaves others their turn.
-    fn take_all(self: &Rc<Self>, space: &mut Vec<u8>) {
+    fn take_all(self: &Rc<Self>, space: &mut [u8]) {
         const TURN: usize = 64;
         let mut scratch = self.worker.scratch.borrow_mut();
         for _ in 0..TURN {
@@ -114,7 +114,7 @@ impl Port {
                 Ok(arrived) => self.take(&scratch[..arrived.length], arrived),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
-                    tracing::debug!(%error, address = %self.listener, "a datagram can't be received")
+                    tracing::debug!(%error, address = %self.listener, "a datagram can't be received");
                 }
             }
         }

@@ -79,7 +79,7 @@ mod tests {
     fn what_is_no_operation() {
         let deep = format!("{}a{}", "{a".repeat(10_000), "}".repeat(10_000));
         for document in ["", "AAAA", "{", "fragment f on T { a }", "query { }", &deep] {
-            assert_eq!(parse(document), None, "{:.40}", document);
+            assert_eq!(parse(document), None, "{document:.40}");
         }
     }
 

@@ -53,8 +53,7 @@ impl State {
             let wait = Duration::from_secs(wait.trim_end_matches('s').parse().unwrap_or(60));
             let _ = tokio::time::timeout(wait, index.wait_for(|index| *index != seen)).await;
         }
-        let index = *index.borrow();
-        index
+        *index.borrow()
     }
 
     pub(super) async fn consul(&self, request: &Request<Incoming>) -> Response<Body> {

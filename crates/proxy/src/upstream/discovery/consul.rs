@@ -77,9 +77,12 @@ impl Default for Timeout {
 pub enum Sort {
     #[default]
     Origin,
-    HostSort,
-    PortSort,
-    CombineSort,
+    #[serde(rename = "host_sort")]
+    Host,
+    #[serde(rename = "port_sort")]
+    Port,
+    #[serde(rename = "combine_sort")]
+    Combine,
 }
 
 /// The endpoint of services that Consul does not know.
@@ -302,9 +305,9 @@ impl Sort {
     fn compare(self, a: &Endpoint, b: &Endpoint) -> Ordering {
         match self {
             Self::Origin => Ordering::Equal,
-            Self::HostSort => a.host.cmp(&b.host),
-            Self::PortSort => a.port.cmp(&b.port),
-            Self::CombineSort => (&a.host, a.port).cmp(&(&b.host, b.port)),
+            Self::Host => a.host.cmp(&b.host),
+            Self::Port => a.port.cmp(&b.port),
+            Self::Combine => (&a.host, a.port).cmp(&(&b.host, b.port)),
         }
     }
 }

@@ -149,7 +149,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Directory {
     /// Asks by tasks of `runtime`; keeps what was answered in `file`.
-    pub fn new(runtime: Handle, file: PathBuf) -> Self {
+    pub fn new(runtime: &Handle, file: PathBuf) -> Self {
         let kept = Kept::read(file);
         let inner = Arc::new(Inner { runtime: Some(runtime.clone()), kept, ..Inner::default() });
         runtime.spawn(kept::keep(Arc::downgrade(&inner)));

@@ -97,7 +97,7 @@ pub(super) fn heard(directory: &Inner) -> Vec<Heard> {
         let followed = directory.followed_of(kind);
         let without = followed.iter().find(|answer| answer.state().endpoints.is_empty());
         let last_error = without.map(|answer| format!("{} has no address", answer.query.name));
-        (!followed.is_empty()).then(|| Heard {
+        (!followed.is_empty()).then_some(Heard {
             kind,
             services: followed.len(),
             last_answer: None,
