@@ -40,7 +40,7 @@ pub(super) async fn reach<T>(
     mut connect: impl AsyncFnMut(&Node) -> io::Result<(T, SocketAddr)>,
 ) -> Result<T, StatusCode> {
     let began = Instant::now();
-    let nodes = upstream.nodes.current();
+    let nodes = upstream.nodes.settled().await;
     let mut left = upstream.retries(&nodes);
     loop {
         let Some(chosen) = nodes.pick(ctx) else {
