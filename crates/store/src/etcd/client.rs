@@ -144,8 +144,21 @@ impl Client {
     pub fn error(&self, status: &Status) -> Error {
         match status.code() {
             Code::PermissionDenied => Error::ReadOnly(format!("{self} ({})", status.message())),
-            _ => Error::Unavailable { store: self.to_string(), reason: chain(status) },
+            _ => Error::Unavailable { store: self.to_string(), reason: self.reason(status) },
         }
+    }
+
+    /// In TLS 1.3 a client's certificate is refused after the handshake: the word on it may come too late to be read,
+    /// and then all that is known is a connection that was closed.
+    fn reason(&self, status: &Status) -> String {
+        let reason = chain(status);
+        let host = &self.0.hosts[self.0.current.load(Ordering::Relaxed)];
+        if host.url.starts_with("https:") && reason.contains("connection closed") {
+            return format!(
+                "{reason} (as a server does that does not accept our certificate: see `etcd.tls`)"
+            );
+        }
+        reason
     }
 
     /// Sends a request to the hosts in turn, until one answers.
