@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures keelgate: beside its peers, with many routes, and how fast a change and a cold start are.
+"""Measures keelgate: beside its peers in all it speaks, with many routes, and how fast a change and a cold start are.
 
 Everything runs on 127.0.0.1 and ends by itself. The proxy under test has one core to itself, the upstream and the
 load generator share another.
@@ -8,11 +8,14 @@ load generator share another.
 import argparse
 import sys
 
+import connections
 import peers
+import picking
 import scale
 from measure import Failed
 
-PARTS = ["cpu", "instructions", "routes", "propagation", "coldstart"]
+PARTS = ["cpu", "instructions", "grpc", "websocket", "stream", "idle", "chash", "vars", "routes", "propagation",
+         "coldstart"]
 
 
 def main():
@@ -29,6 +32,12 @@ def main():
     work = {
         "cpu": lambda: peers.compare_cpu(options.rounds, options.seconds, options.without),
         "instructions": lambda: peers.count_instructions(500, 2500, options.without),
+        "grpc": lambda: connections.compare_grpc(options.rounds, options.seconds, options.without),
+        "websocket": lambda: connections.compare_websocket(options.rounds, options.seconds, options.without),
+        "stream": lambda: connections.compare_streams(options.rounds, options.seconds, options.without),
+        "idle": lambda: connections.compare_idle(options.rounds, options.seconds, options.without),
+        "chash": lambda: picking.compare_hash(options.rounds, options.seconds, options.without),
+        "vars": lambda: picking.compare_vars(options.rounds, options.seconds, options.without),
         "routes": lambda: scale.cost_of_routes([1, 10_000, 100_000], options.rounds, options.seconds),
         "propagation": lambda: scale.propagation(10_000, options.changes),
         "coldstart": lambda: scale.cold_start(100_000, 5),

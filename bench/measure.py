@@ -12,6 +12,7 @@ import signal
 import socket
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -128,21 +129,73 @@ def workspace():
     (path / "www").mkdir()
     (path / "www/1k").write_bytes(b"k" * 1024)
     (path / "www/100k").write_bytes(b"k" * 102400)
+    (path / "www/1m").write_bytes(b"k" * 1048576)
+    # A message of gRPC: not compressed, its length, itself. The same is sent and answered.
+    (path / "www/unary.grpc").write_bytes(b"\0" + (64).to_bytes(4, "big") + b"k" * 64)
     return folder
 
 
-def start_upstream(folder):
+def start_upstream(folder, address="127.0.0.1"):
     [port] = free_ports(1)
-    conf = fill("upstream.conf", folder, "upstream.conf", UPSTREAM=port)
+    conf = fill("upstream.conf", folder, "upstream.conf", ADDRESS=address, UPSTREAM=port)
     server = Server("upstream", [program("nginx"), "-p", folder, "-c", conf], folder, core=OTHER_CORE)
     server.wait_for(port, "/1k")
     server.port = port
     return server
 
 
-def wrk(url, seconds, connections=32, script=None, args=()):
-    """Requests done and their rate, over kept-alive HTTP/1.1."""
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", *(["-s", script] if script else []), url]
+def start_grpc(folder):
+    """What answers any call of /unary.grpc with the message that is asked with, on `port`; not waited for."""
+    [port] = free_ports(1)
+    types = Path(folder) / "mime.types"
+    types.write_text("application/grpc grpc\n")
+    server = Server("grpc", [program("nghttpd"), "--no-tls", "--address=127.0.0.1", f"--htdocs={folder}/www",
+                             f"--mime-types-file={types}", "--no-content-length", "--trailer=grpc-status: 0", port],
+                    folder, core=OTHER_CORE)
+    server.port = port
+    return server
+
+
+def start_echo(folder):
+    """What sends back what it gets, as a WebSocket and over bare TCP, on `port`."""
+    [port] = free_ports(1)
+    server = Server("echo", [sys.executable, HERE / "talk.py", "serve", port], folder, core=OTHER_CORE)
+    server.wait_for(port)
+    server.port = port
+    return server
+
+
+def in_turns(servers, rounds, load):
+    """What each server pays in CPU for what `load(name)` does, in µs a piece, and how many it did a second.
+
+    A load says how many and their rate. Lists by server, one value a round; the first turn warms up and does not count.
+    """
+    cost, rate = {name: [] for name in servers}, {name: [] for name in servers}
+    order = list(servers)
+    for turn in range(rounds + 1):
+        first = turn % len(order)
+        for name in order[first:] + order[:first]:
+            before = servers[name].cpu_seconds()
+            done, speed = load(name)
+            if turn > 0:
+                cost[name].append((servers[name].cpu_seconds() - before) / done * 1e6)
+                rate[name].append(speed)
+    return cost, rate
+
+
+def ratio(cost, to):
+    """The median of the ratios within the rounds, as text."""
+    return f"{median([mine / theirs for mine, theirs in zip(cost, to)]):.2f}"
+
+
+def spread(values):
+    return f"{min(values):.1f}–{max(values):.1f}"
+
+
+def wrk(url, seconds, connections=32, script=None, args=(), headers=()):
+    """Requests done and their rate, over HTTP/1.1, kept alive unless a header says otherwise."""
+    options = [word for header in headers for word in ("-H", header)] + (["-s", script] if script else [])
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", *options, url]
     out = run("taskset", "-c", OTHER_CORE, *command, *(["--", *args] if args else []))
     done = int(re.search(r"(\d+) requests in", out)[1])
     bad = re.search(r"Non-2xx or 3xx responses: (\d+)|Socket errors: (.*)", out)
@@ -151,17 +204,25 @@ def wrk(url, seconds, connections=32, script=None, args=()):
     return done, float(re.search(r"Requests/sec:\s+([\d.]+)", out)[1])
 
 
-def h2load(url, requests=None, seconds=None, connections=8, streams=4, h1=False):
+def h2load(url, requests=None, seconds=None, connections=8, streams=4, h1=False, options=(), cwd=None):
     """Requests done and their rate, over HTTP/2 (or kept-alive HTTP/1.1): a count, or as many as there is time for."""
     how_long = ["-n", requests] if requests else ["-D", seconds]
-    how = ["--h1"] if h1 else ["-m", streams]
-    out = run("taskset", "-c", OTHER_CORE, "h2load", "-t1", "-c", connections, *how, *how_long, url)
+    how = [*options, *(["--h1"] if h1 else ["-m", streams])]
+    out = run("taskset", "-c", OTHER_CORE, "h2load", "-t1", "-c", connections, *how, *how_long, url, cwd=cwd)
     match = re.search(r"requests: .* (\d+) succeeded, (\d+) failed", out)
     codes = re.search(r"status codes: (\d+) 2xx", out)
     done = int(codes[1]) if codes else 0
     if not done or int(match[2]) or done < int(match[1]):
         raise Failed(f"{url}: {match[0] if match else out[-500:]}; {done} answers 2xx")
     return done, float(re.search(r"([\d.]+) req/s", out)[1])
+
+
+def talk(port, connections, size, seconds, websocket=False):
+    """Messages of so many bytes that went to an echo and came back, and their rate; see talk.py."""
+    out = run("taskset", "-c", OTHER_CORE, sys.executable, HERE / "talk.py", "load", port, connections, size, seconds,
+              *(["--websocket"] if websocket else []))
+    done, took = re.search(r"(\d+) messages in ([\d.]+) s", out).groups()
+    return int(done), int(done) / float(took)
 
 
 def run(*command, **options):

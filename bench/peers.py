@@ -6,8 +6,8 @@ import re
 from contextlib import ExitStack
 from pathlib import Path
 
-from measure import (Failed, Server, fill, free_ports, h2load, median, program, start_upstream, table,
-                     workspace, wrk)
+from measure import (Failed, Server, fill, free_ports, h2load, in_turns, median, program, ratio, spread, start_upstream,
+                     table, workspace, wrk)
 
 CASES = [
     # name, scheme, path, load
@@ -20,32 +20,59 @@ CASES = [
 ]
 
 
-def nginx(folder, ports, upstream):
-    conf = fill("nginx.conf", folder, "nginx.conf", HTTP=ports[0], HTTPS=ports[1], UPSTREAM=upstream)
+def nginx(folder, ports, upstream, nodes=(), balance="", maps="", target="backend"):
+    """The command of a plain reverse proxy, to the upstream's port or to nodes.
+
+    A directive of `upstream` says how a node is chosen, a `map` which target is.
+    """
+    nodes = nodes or [f"127.0.0.1:{upstream}"]
+    return nginx_of("nginx.conf", folder, HTTP=ports[0], HTTPS=ports[1], BALANCE=balance, MAP=maps, PASS=target,
+                    POOL=max(320, 2 * len(nodes)), NODES=" ".join(f"server {node};" for node in nodes))
+
+
+def nginx_of(template, folder, **values):
+    conf = fill(template, folder, f"{values.get('HTTP', '')}{template}", **values)
     return [program("nginx"), "-p", folder, "-c", conf]
 
 
-def haproxy(folder, ports, upstream):
-    conf = fill("haproxy.cfg", folder, "haproxy.cfg", HTTP=ports[0], HTTPS=ports[1], UPSTREAM=upstream)
+def haproxy(folder, ports, upstream, nodes=(), balance="", pick="default_backend back"):
+    nodes = nodes or [f"127.0.0.1:{upstream}"]
+    lines = (f"server n{number} {node} maxconn 320" for number, node in enumerate(nodes))
+    return haproxy_of("haproxy.cfg", folder, HTTP=ports[0], HTTPS=ports[1], BALANCE=balance, PICK=pick,
+                      NODES="\n  ".join(lines))
+
+
+def haproxy_of(template, folder, **values):
+    conf = fill(template, folder, f"{values.get('HTTP', '')}{template}", **values)
     return [program("haproxy"), "-db", "-f", conf]
 
 
 def keelgate(folder, ports, upstream):
-    routes = [{"id": "1", "uri": "/*", "upstream": {"type": "roundrobin", "nodes": {f"127.0.0.1:{upstream}": 1}}}]
-    return keelgate_with(folder, ports, routes)
+    return keelgate_with(folder, ports, [{"id": "1", "uri": "/*", "upstream": to(upstream)}])
 
 
-def keelgate_with(folder, ports, routes):
-    """A home folder for keelgate with these routes in a file, and the command that runs it."""
+def to(port, **more):
+    """An upstream of one node."""
+    return {"type": "roundrobin", "nodes": {f"127.0.0.1:{port}": 1}, **more}
+
+
+def keelgate_with(folder, ports, routes, streams=None):
+    """A home folder for keelgate with these routes in a file, and the command that runs it.
+
+    `streams` are ports to listen on for TCP and where each leads.
+    """
+    streams = streams or {}
     home = Path(folder) / f"keelgate-{ports[0]}"
     control, status, prometheus = free_ports(3)
     conf = fill("keelgate.yaml", home, "conf/config.yaml", HTTP=ports[0], HTTPS=ports[1], CONTROL=control,
-                STATUS=status, PROMETHEUS=prometheus, PROVIDER="json")
+                STATUS=status, PROMETHEUS=prometheus, PROVIDER="json", MODE="http&stream" if streams else "http",
+                STREAMS=json.dumps([f"127.0.0.1:{port}" for port in streams]))
     ssl = {"id": "1", "snis": ["localhost"], "cert": (Path(folder) / "cert.pem").read_text(),
            "key": (Path(folder) / "key.pem").read_text()}
+    stream_routes = [{"id": str(port), "server_port": port, "upstream": to(target)} for port, target in streams.items()]
     # Written aside and renamed, as anyone should who writes a file that is watched.
     draft = home / "conf/apisix.json.new"
-    draft.write_text(json.dumps({"routes": routes, "ssls": [ssl]}))
+    draft.write_text(json.dumps({"routes": routes, "ssls": [ssl], "stream_routes": stream_routes}))
     draft.rename(home / "conf/apisix.json")
     return [keelgate_binary(), "run", "-c", conf]
 
@@ -60,8 +87,8 @@ def keelgate_binary():
 PEERS = {"keelgate": keelgate, "nginx": nginx, "haproxy": haproxy}
 
 
-def chosen(without):
-    return {name: start for name, start in PEERS.items() if name not in without}
+def chosen(without, of=None):
+    return {name: start for name, start in (of or PEERS).items() if name not in without}
 
 
 def compare_cpu(rounds, seconds, without):
@@ -84,24 +111,25 @@ def compare_cpu(rounds, seconds, without):
 
 def compare_case(case, proxies, rounds, seconds):
     name, scheme, path, kind = case
-    cost = {proxy: [] for proxy in proxies}
-    rate = {proxy: [] for proxy in proxies}
-    order = list(proxies)
-    for turn in range(rounds + 1):
-        for proxy in order[turn % len(order):] + order[:turn % len(order)]:
-            server, ports = proxies[proxy]
-            # By name, so that the certificate is picked as in real life.
-            url = f"{scheme}://localhost:{ports[scheme == 'https']}{path}"
-            before = server.cpu_seconds()
-            done, speed = wrk(url, seconds) if kind == "h1" else h2load(url, seconds=seconds)
-            if turn > 0:  # the first turn warms up
-                cost[proxy].append((server.cpu_seconds() - before) / done * 1e6)
-                rate[proxy].append(speed)
-    for proxy in order:
-        ratio = "–"
-        if "nginx" in cost:
-            ratio = f"{median([mine / theirs for mine, theirs in zip(cost[proxy], cost['nginx'])]):.2f}"
-        yield (name, proxy, f"{median(cost[proxy]):.1f}", f"{min(cost[proxy]):.1f}–{max(cost[proxy]):.1f}", ratio,
+
+    def load(proxy):
+        # By name, so that the certificate is picked as in real life.
+        url = f"{scheme}://localhost:{proxies[proxy][1][scheme == 'https']}{path}"
+        return wrk(url, seconds) if kind == "h1" else h2load(url, seconds=seconds)
+
+    servers = {proxy: server for proxy, (server, _) in proxies.items()}
+    return beside_nginx(name, *in_turns(servers, rounds, load))
+
+
+def beside(cost, mine, theirs):
+    """The ratio of two servers' costs, or a dash where the other one is left out."""
+    return ratio(cost[mine], cost[theirs]) if theirs in cost else "–"
+
+
+def beside_nginx(name, cost, rate):
+    """Rows of a table: what a thing costs each proxy, and how that is to nginx."""
+    for proxy in cost:
+        yield (name, proxy, f"{median(cost[proxy]):.1f}", spread(cost[proxy]), beside(cost, proxy, "nginx"),
                f"{median(rate[proxy]):.0f}")
 
 

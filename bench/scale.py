@@ -7,7 +7,8 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from measure import HERE, Failed, Server, free_ports, median, run, start_upstream, table, workspace, wrk
+from measure import (HERE, Failed, Server, free_ports, in_turns, median, ratio, run, start_upstream, table, workspace,
+                     wrk)
 from peers import keelgate_binary, keelgate_with
 
 ADMIN_KEY = "bench-admin-key-edd1c9f034335f136f8"
@@ -35,17 +36,15 @@ def cost_of_routes(counts, rounds, seconds):
             server = Server(f"keelgate-{count}", keelgate_with(folder, ports, many_routes(count, upstream.port)), folder)
             stack.enter_context(server)
             ready = server.wait_for(ports[0], path_of(count - 1), pause=0.005)
-            servers[count] = (server, ports[0], ready, [])
-        for turn in range(rounds + 1):
-            for count, (server, port, _, cost) in servers.items():
-                before = server.cpu_seconds()
-                done, _ = wrk(f"http://127.0.0.1:{port}", seconds, script=HERE / "routes.lua", args=[count])
-                if turn > 0:
-                    cost.append((server.cpu_seconds() - before) / done * 1e6)
-        first = servers[counts[0]][3]
-        rows = [(f"{count:,}", f"{median(cost):.1f}", f"{median([a / b for a, b in zip(cost, first)]):.2f}",
+            servers[count] = (server, ports[0], ready)
+
+        def load(count):
+            return wrk(f"http://127.0.0.1:{servers[count][1]}", seconds, script=HERE / "routes.lua", args=[count])
+
+        cost, _ = in_turns({count: server for count, (server, _, _) in servers.items()}, rounds, load)
+        rows = [(f"{count:,}", f"{median(cost[count]):.1f}", ratio(cost[count], cost[counts[0]]),
                  f"{ready * 1000:.0f}", f"{server.resident_mib():.0f}")
-                for count, (server, _, ready, cost) in servers.items()]
+                for count, (server, _, ready) in servers.items()]
         table(f"Cost of routes, HTTP/1.1, 1 KiB, median of {rounds} interleaved rounds",
               ["routes", "µs/request", f"÷ {counts[0]} route", "start to first 200 (ms)", "RSS (MiB)"], rows)
 
