@@ -128,6 +128,7 @@ pub fn describe(parts: &Parts) -> Value {
     shown.insert("rejected".into(), rejected(parts).into());
     if let Some(data) = &parts.data {
         shown.insert("discovery".into(), discovery(data));
+        shown.insert("secrets".into(), secrets(data));
     }
     if let Some(opened) = opened {
         let exporter = opened.exporter.as_ref();
@@ -150,6 +151,19 @@ fn discovery(data: &DataPlane) -> Value {
         let at = heard.last_answer.map(|at| chrono::DateTime::<chrono::Utc>::from(at).to_rfc3339());
         let shown = json!({"services": heard.services, "last_answer": at, "last_error": heard.last_error});
         (heard.kind.name().to_owned(), shown)
+    });
+    Value::Object(heard.collect())
+}
+
+/// How secret managers fare, by their ids.
+fn secrets(data: &DataPlane) -> Value {
+    let heard = data.secrets().heard().into_iter().map(|heard| {
+        let at = heard.last_answer.map(|at| chrono::DateTime::<chrono::Utc>::from(at).to_rfc3339());
+        let shown = json!({
+            "followed": heard.followed, "failing": heard.failing, "unresolved": heard.unresolved,
+            "last_answer": at, "last_error": heard.last_error,
+        });
+        (heard.manager.into(), shown)
     });
     Value::Object(heard.collect())
 }

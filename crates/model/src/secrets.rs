@@ -72,6 +72,17 @@ impl Keyring {
         }
     }
 
+    /// Encrypts a text so that nobody without the key can read it or change it unseen; none without keys.
+    pub fn seal(&self, plain: &str) -> Option<String> {
+        self.keys.first().map(|first| first.seal(plain))
+    }
+
+    /// Reads what [`Keyring::seal`] made, with the first key that can.
+    pub fn unseal(&self, text: &str) -> Option<String> {
+        let sealed = cipher::sealed(text)?;
+        self.keys.iter().find_map(|key| key.open(sealed))
+    }
+
     /// Encrypts the secret fields of a resource: those its plugins name, and private keys.
     pub fn encrypt_resource(&self, kind: Kind, conf: &mut Value, plugins: &[PluginFacts]) {
         if self.keys.is_empty() {

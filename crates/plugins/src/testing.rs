@@ -89,6 +89,7 @@ impl Gateway {
             routing: proxy::router::Routing::default(),
             tls: &proxy::tls::Settings::default(),
             rebuild: true,
+            news: Vec::new(),
         };
         let (plan, report) = compile(&input, None);
         assert!(report.rejected.is_empty(), "{:?}", report.rejected);

@@ -55,6 +55,7 @@ fn plan(kind: &str, nodes: usize) -> Plan {
         routing: Routing::default(),
         tls: &proxy::tls::Settings::default(),
         rebuild: false,
+        news: Vec::new(),
     };
     compile(&input, None).0
 }

@@ -120,6 +120,7 @@ impl Bench {
             routing: Routing::default(),
             tls: &self.tls,
             rebuild: false,
+            news: Vec::new(),
         };
         compile(&input, previous)
     }

@@ -89,6 +89,7 @@ fn plan(routes: usize) -> Plan {
         routing: Routing::default(),
         tls: &proxy::tls::Settings::default(),
         rebuild: false,
+        news: Vec::new(),
     };
     compile(&input, None).0
 }

@@ -43,6 +43,7 @@ fn main() -> Result<()> {
         routing: Routing::default(),
         tls: &proxy::tls::Settings::default(),
         rebuild: false,
+        news: Vec::new(),
     };
     let (plan, report) = compile(&input, None);
     anyhow::ensure!(report.rejected.is_empty(), "refused: {:?}", report.rejected);

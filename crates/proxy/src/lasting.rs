@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::upstream::discovery::Directory;
+use crate::{secrets::Secrets, upstream::discovery::Directory};
 
 /// A table of shared things by name. An entry lives as long as someone holds it, plus until the next
 /// [`Lasting::sweep`].
@@ -15,13 +15,20 @@ use crate::upstream::discovery::Directory;
 pub struct Lasting {
     /// What names and services lead to.
     pub directory: Directory,
+    /// What references to secrets stand for.
+    pub secrets: Secrets,
     entries: Mutex<HashMap<String, Arc<dyn Any + Send + Sync>>>,
 }
 
 impl Lasting {
-    /// Where names and services lead is looked up in this directory; the default one asks nobody.
-    pub fn new(directory: Directory) -> Self {
-        Self { directory, ..Self::default() }
+    /// Where names and services lead is looked up in this directory, secrets in those; the default ones ask nobody.
+    pub fn new(directory: Directory, secrets: Secrets) -> Self {
+        Self { directory, secrets, ..Self::default() }
+    }
+
+    /// For plans that nobody is served by: references to secrets stay as they are.
+    pub fn blind() -> Self {
+        Self { secrets: Secrets::blind(), ..Self::default() }
     }
 
     /// The entry of this name and type, if there is one.
@@ -48,5 +55,6 @@ impl Lasting {
         entries.retain(|_, entry| Arc::strong_count(entry) > 1);
         drop(entries);
         self.directory.sweep();
+        self.secrets.sweep();
     }
 }

@@ -4,11 +4,13 @@ pub mod access_log;
 pub mod chain;
 pub mod ctx;
 pub mod engine;
+mod kept_file;
 pub mod lasting;
 pub mod metrics;
 pub mod plan;
 pub mod plugin;
 pub mod router;
+pub mod secrets;
 pub mod status;
 pub mod stream;
 #[cfg(test)]

@@ -197,6 +197,7 @@ impl Lab {
             routing: self.routing,
             tls: &crate::tls::Settings::default(),
             rebuild,
+            news: self.lasting.secrets.take_news(),
         };
         let (plan, report) = compile(&input, Some(&self.plan));
         (self.plan, self.report) = (Arc::new(plan), report);

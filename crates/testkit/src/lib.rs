@@ -6,6 +6,7 @@
 //! | something to proxy to | [`upstream::Upstream`] |
 //! | a gRPC server to proxy to, and its client | [`grpc::Server`], [`grpc::Client`] |
 //! | a DNS server, or a registry of services | [`dns::Dns`], [`registry::Registry`] |
+//! | a secret manager | [`secret_manager::SecretManager`] |
 //! | a network that fails on command | [`proxy::FaultProxy`] |
 //! | packets that vanish | [`firewall::drop_packets`] |
 //! | a wall clock that is off | [`clock::Clock`] |
@@ -39,6 +40,7 @@ pub mod ports;
 pub mod process;
 pub mod proxy;
 pub mod registry;
+pub mod secret_manager;
 pub mod servers;
 pub mod upstream;
 pub mod wait;

@@ -7,6 +7,7 @@ use http::{StatusCode, Uri, header};
 use store::source::Origin;
 
 use super::{Parts, View, health};
+use crate::planes::data::DataPlane;
 
 /// Prometheus' text format.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -113,6 +114,9 @@ fn configuration(parts: &Parts, status: &store::source::Status, prefix: &str, pa
             &[("", data.last().took.as_secs_f64())],
         );
     }
+    if let Some(data) = &parts.data {
+        secrets(data, page);
+    }
     // APISIX's names for the same, for dashboards that are there already.
     page.gauge(
         &format!("{prefix}etcd_reachable"),
@@ -127,6 +131,26 @@ fn configuration(parts: &Parts, status: &store::source::Status, prefix: &str, pa
             ("{key=\"x_etcd_index\"}", count(status.revision)),
         ],
     );
+}
+
+fn secrets(data: &DataPlane, page: &mut Page<'_>) {
+    let heard = data.secrets().heard();
+    if heard.is_empty() {
+        return;
+    }
+    let mut gauge = |name: &str, help: &str, value: &dyn Fn(&proxy::secrets::Heard) -> usize| {
+        let values: Vec<(String, f64)> = heard
+            .iter()
+            .map(|one| (format!("{{manager=\"{}\"}}", one.manager), count(value(one) as u64)))
+            .collect();
+        let values: Vec<(&str, f64)> = values.iter().map(|(label, value)| (label.as_str(), *value)).collect();
+        page.gauge(name, help, &values);
+    };
+    gauge("keelgate_secrets_followed", "Secrets that are asked of a manager", &|one| one.followed);
+    gauge("keelgate_secrets_failing", "Secrets that a manager did not give when last asked", &|one| {
+        one.failing
+    });
+    gauge("keelgate_secrets_unresolved", "Secrets without any value", &|one| one.unresolved);
 }
 
 fn backup(status: &control::export::Status, page: &mut Page<'_>) {

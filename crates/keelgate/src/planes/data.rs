@@ -3,7 +3,7 @@
 //! The rule to know: one update after another, each compiled beside the plan in force and swapped in whole.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
@@ -16,6 +16,7 @@ use proxy::{
     engine::Shared,
     lasting::Lasting,
     plan::{Catalog, Input, Plan, Report, compile},
+    secrets::{self, Secrets},
     upstream::{
         discovery::{Config, Directory},
         health::Checkers,
@@ -26,6 +27,11 @@ use store::source::{Apply, Update};
 use tokio::runtime::Handle;
 
 use crate::settings::Settings;
+
+/// How long a plan waits for secrets that nobody has asked for before.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long changes of secrets are gathered before they are put in force.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Everything of a data plane that outlives its settings: the plan in force, and what plans leave behind.
 pub struct DataPlane {
@@ -57,7 +63,7 @@ pub struct Applied {
 impl DataPlane {
     /// On a runtime: nodes of upstreams are checked there.
     pub fn new(under: Under) -> Self {
-        let lasting = Lasting::new(under.directory());
+        let lasting = Lasting::new(under.directory(), under.secrets());
         Self {
             shared: Arc::default(),
             report: ArcSwap::default(),
@@ -86,6 +92,11 @@ impl DataPlane {
         &self.lasting.directory
     }
 
+    /// What references to secrets stand for.
+    pub fn secrets(&self) -> &Secrets {
+        &self.lasting.secrets
+    }
+
     /// New settings: the next update is compiled from the ground up.
     pub fn adopt(&self, under: Under) {
         *self.under.lock().unwrap_or_else(PoisonError::into_inner) = under;
@@ -97,45 +108,90 @@ impl DataPlane {
         let mut under = self.under.lock().unwrap_or_else(PoisonError::into_inner);
         let instance = under.instance_for(update.instance.as_deref());
         let rebuild = under.instance.as_ref() != Some(&instance);
-        let keyring = keyring(&instance)?;
+        let keyring = Arc::new(keyring(&instance)?);
         if rebuild {
             self.lasting.directory.configure(under.discovery(&instance));
+            self.lasting.secrets.configure(under.asking(&keyring));
         }
+        self.swap(&under, &instance, &keyring, (update.snapshot.clone(), rebuild));
+        under.instance = Some(instance);
+        self.shared.status.set_configured();
+        let took = began.elapsed();
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) =
+            Applied { took, unreadable: update.rejected.clone() };
+        Ok(())
+    }
+
+    /// Has secrets that have changed take effect, unless an update does that anyway.
+    fn renew_secrets(&self) -> Result<(), String> {
+        let under = self.under.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(instance) = &under.instance else { return Ok(()) };
+        self.swap(&under, instance, &keyring(instance)?, (self.plan().snapshot.clone(), false));
+        Ok(())
+    }
+
+    /// Compiles, everything where that is said, and swaps in. Secrets that were never asked for are waited for, so
+    /// that a manager that is well costs nobody a request.
+    fn swap(
+        &self,
+        under: &Under,
+        instance: &Instance,
+        keyring: &Keyring,
+        (snapshot, rebuild): (Snapshot, bool),
+    ) {
+        let began = Instant::now();
         let previous = self.plan();
         let input = Input {
-            snapshot: update.snapshot.clone(),
-            keyring: &keyring,
+            snapshot,
+            keyring,
             catalog: &under.catalog,
             lasting: &self.lasting,
-            attrs: &attrs(&under.settings, &instance),
+            attrs: &attrs(&under.settings, instance),
             routing: super::routing(&under.settings),
             tls: &under.tls,
             rebuild,
+            news: self.lasting.secrets.take_news(),
         };
         self.checkers
             .set_disabled(!under.settings.proxy.as_ref().is_some_and(|proxy| proxy.checks_upstreams));
-        let (plan, report) = compile(&input, Some(&previous));
-        under.instance = Some(instance);
+        let (mut plan, mut report) = compile(&input, Some(&previous));
+        if self.lasting.secrets.wait(PATIENCE) {
+            let compiled = report.compiled;
+            let again = Input { rebuild: false, news: self.lasting.secrets.take_news(), ..input };
+            (plan, report) = compile(&again, Some(&plan));
+            report.compiled += compiled;
+        }
         self.checkers.retain(|health| plan.checks(health));
+        let (revision, compiled) = (plan.snapshot.revision, report.compiled);
         self.shared.plan.store(Arc::new(plan));
-        self.shared.status.set_configured();
-        let compiled = report.compiled;
         for rejected in &report.rejected {
             tracing::debug!(key = %rejected.key, reason = rejected.reason, "a resource is refused");
         }
         self.report.store(Arc::new(report));
         drop(previous);
         self.lasting.sweep();
-        let took = began.elapsed();
-        tracing::debug!(
-            revision = update.snapshot.revision,
-            compiled,
-            took_us = took.as_micros(),
-            "in force"
-        );
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) =
-            Applied { took, unreadable: update.rejected.clone() };
-        Ok(())
+        tracing::debug!(revision, compiled, took_us = began.elapsed().as_micros(), "in force");
+    }
+}
+
+/// Has secrets take effect as they change, for as long as there is a data plane.
+pub async fn follow_secrets(data: Weak<DataPlane>) {
+    let Some(secrets) = data.upgrade().map(|data| data.secrets().clone()) else { return };
+    loop {
+        // Looks now and then whether the data plane is still there.
+        let changed = tokio::time::timeout(Duration::from_secs(60), secrets.changed()).await;
+        let Some(data) = data.upgrade() else { return };
+        if changed.is_err() {
+            continue;
+        }
+        tokio::time::sleep(PAUSE).await;
+        let renewed = tokio::task::spawn_blocking(move || data.renew_secrets()).await;
+        let error = match renewed {
+            Ok(Ok(())) => continue,
+            Ok(Err(error)) => error,
+            Err(error) => format!("the compile panicked: {error}"),
+        };
+        tracing::error!(error, "secrets that have changed can't be put in force");
     }
 }
 
@@ -168,6 +224,20 @@ impl Under {
     /// Follows names and services by tasks of the runtime that this is called in.
     fn directory(&self) -> Directory {
         Directory::new(&Handle::current(), self.settings.data_dir.join("endpoints.json"))
+    }
+
+    /// Follows secrets by tasks of the runtime that this is called in.
+    fn secrets(&self) -> Secrets {
+        Secrets::new(&Handle::current(), self.settings.data_dir.join("secrets.json"))
+    }
+
+    /// How secret managers are asked.
+    fn asking(&self, keyring: &Arc<Keyring>) -> secrets::Config {
+        secrets::Config {
+            times: self.settings.proxy.as_ref().map(|proxy| proxy.secrets).unwrap_or_default(),
+            roots: Arc::clone(&self.tls.roots),
+            keyring: Arc::clone(keyring),
+        }
     }
 
     /// Whom names and services are asked of. A registry that was delivered and can't be used costs no other.
@@ -229,11 +299,12 @@ pub fn prove(settings: &Settings, snapshot: &Snapshot, instance: &Instance) -> R
         snapshot: snapshot.clone(),
         keyring: &keyring(instance)?,
         catalog: &under.catalog,
-        lasting: &Lasting::default(),
+        lasting: &Lasting::blind(),
         attrs: &attrs(settings, instance),
         routing: super::routing(settings),
         tls: &under.tls,
         rebuild: true,
+        news: Vec::new(),
     };
     let (_, report) = compile(&input, None);
     Ok(Proof { resources: snapshot.len(), rejected: report.rejected.len() })

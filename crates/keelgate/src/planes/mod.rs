@@ -275,6 +275,7 @@ impl Planes {
         let engine = Engine::start(config, Listeners::default(), data.shared.clone());
         self.engine = Some(engine.context("the proxy")?);
         tokio::spawn(ocsp::run(Arc::downgrade(&data.shared)));
+        tokio::spawn(data::follow_secrets(Arc::downgrade(&data)));
         self.data = Some(data);
         Ok(None)
     }

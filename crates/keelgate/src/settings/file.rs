@@ -64,6 +64,7 @@ pub struct Apisix {
     pub resolver_timeout: Time,
     /// Whether `search` of `/etc/resolv.conf` counts. Default: true.
     pub enable_resolv_search_opt: bool,
+    pub lru: Lru,
 }
 
 impl Default for Apisix {
@@ -94,7 +95,31 @@ impl Default for Apisix {
             dns_resolver_valid: None,
             resolver_timeout: Time::secs(5),
             enable_resolv_search_opt: true,
+            lru: Lru::default(),
         }
+    }
+}
+
+/// How long what was looked up elsewhere holds.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Lru {
+    pub secret: SecretLru,
+}
+
+/// APISIX's `count` and `neg_count` are not used: what is referred to is kept.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(default)]
+pub struct SecretLru {
+    /// Default: 300 s.
+    pub ttl: Time,
+    /// Default: 60 s.
+    pub neg_ttl: Time,
+}
+
+impl Default for SecretLru {
+    fn default() -> Self {
+        Self { ttl: Time::secs(300), neg_ttl: Time::secs(60) }
     }
 }
 

@@ -256,6 +256,8 @@ pub struct ProxySettings {
     pub http: file::NginxHttp,
     /// How upstreams' names are resolved. What `discovery` says is in [`Settings::instance`].
     pub dns: proxy::upstream::discovery::Dns,
+    /// How often secret managers are asked: `apisix.lru.secret`.
+    pub secrets: proxy::secrets::Times,
     pub stream: StreamSettings,
     /// Where the access log goes; none writes none.
     pub access_log: Option<PathBuf>,

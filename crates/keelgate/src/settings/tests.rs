@@ -80,6 +80,8 @@ fn refusals_name_file_line_and_key() {
         ),
         "{taken_twice}"
     );
+    let never = refusal("apisix:\n  lru:\n    secret:\n      ttl: 0\n");
+    assert!(never.contains(":4: apisix.lru.secret.ttl: it must be a second or more"), "{never}");
     let unset = refusal("apisix:\n  node_listen: ${{NO_SUCH_VARIABLE}}\n");
     assert!(unset.contains("line 2") && unset.contains("NO_SUCH_VARIABLE"), "{unset}");
     let broken = refusal("apisix:\n  node_listen: [1,\n");

@@ -7,6 +7,7 @@
 //! | objects in the bucket that nobody should believe | `bad_objects.rs` |
 //! | storage that refuses, fails, hangs | `bad_storage.rs` |
 //! | registries and DNS are dead at a restart | `registries.rs` |
+//! | a secret manager is dead, refuses, at a restart too | `secret_managers.rs` |
 //! | reloads while everything is under way | `reload.rs` |
 //! | calls and sockets that stay open throughout | `streams.rs` |
 //! | TCP sessions | `tcp.rs` |
@@ -24,6 +25,7 @@ mod door;
 mod links;
 mod registries;
 mod reload;
+mod secret_managers;
 mod secrets;
 mod setup;
 mod stock_clients;

@@ -9,6 +9,7 @@
 //! | nodes that die and come back | `health.rs` |
 //! | nodes that are names, and what DNS says of them | `dns.rs` |
 //! | services that a registry knows | `registries.rs` |
+//! | secrets in Vault, at AWS, with Google, in the environment | `secrets.rs` |
 //! | TLS, HTTP/2, WebSocket, bodies that stream | `protocols.rs` |
 //! | gRPC | `grpc.rs` |
 //! | what a client is told when it fails | `failures.rs` |
@@ -27,6 +28,7 @@ mod merging;
 mod protocols;
 mod registries;
 mod rules;
+mod secrets;
 mod upstreams;
 
 use std::ops::Deref;
@@ -52,6 +54,11 @@ impl Node {
     async fn with(settings: Value) -> Self {
         let mut gateway = Gateway::traditional(env!("CARGO_BIN_EXE_keelgate")).with(settings);
         gateway.start().await;
+        Self::of(gateway)
+    }
+
+    /// A gateway that runs already.
+    fn of(gateway: Gateway) -> Self {
         Self { gateway, marker: Upstream::start(), changes: AtomicU32::new(0) }
     }
 

@@ -4,6 +4,7 @@
 //! or not, so that the resource is built again when that changes.
 
 mod identity;
+mod secrets;
 mod stream;
 
 use std::sync::Arc;
@@ -35,7 +36,11 @@ pub(super) struct Build<'a> {
     pub key: &'a Key,
     /// What the resource refers to.
     pub needs: Vec<Key>,
+    /// The secrets it refers to.
+    pub referred: Referred,
 }
+
+pub(super) use secrets::Referred;
 
 type Built<T = Form> = Result<T, String>;
 
@@ -62,7 +67,8 @@ impl Build<'_> {
             Kind::Ssls => self.certificate(resource),
             Kind::PluginMetadata => self.metadata(resource),
             Kind::StreamRoutes => self.stream_route(read(resource)?),
-            Kind::Secrets | Kind::Protos => Ok(Form::Nothing),
+            Kind::Secrets => self.secret_manager(read(resource)?),
+            Kind::Protos => Ok(Form::Nothing),
         }
     }
 
@@ -188,10 +194,17 @@ impl Build<'_> {
             },
             (None, Some(cert), Some(key)) => {
                 let plain = self.input.keyring.decrypt(key.reveal());
-                Some((cert.to_string(), plain.unwrap_or_else(|| key.reveal().to_owned())))
+                let mut pair = json!({
+                    "client_cert": cert, "client_key": plain.as_deref().unwrap_or(key.reveal()),
+                });
+                self.resolve(&mut pair, "tls")?;
+                let text = |name: &str| pair[name].as_str().unwrap_or_default().to_owned();
+                Some((text("client_cert"), text("client_key")))
             }
             _ => None,
         };
+        let is_unknown = |cert: &str, key: &str| self.is_unknown(cert) || self.is_unknown(key);
+        let identity = identity.filter(|(cert, key)| !is_unknown(cert, key));
         let mut means = Means {
             shared: self.shared,
             lasting: self.input.lasting,
@@ -207,6 +220,7 @@ impl Build<'_> {
             members.insert("id".to_owned(), Value::from(&*self.key.id));
         }
         self.decrypt(&mut conf)?;
+        self.resolve(&mut conf, "")?;
         Ok(Form::Metadata(Arc::new(self.input.catalog.metadata(&self.key.id, conf)?)))
     }
 
@@ -234,7 +248,7 @@ impl Build<'_> {
     }
 
     fn plugins(&mut self, plugins: Plugins) -> Built<PluginSet> {
-        let plugins = self.decrypted(plugins)?;
+        let plugins = self.plain(plugins)?;
         self.fitted(plugins)
     }
 
@@ -259,14 +273,18 @@ impl Build<'_> {
         })
     }
 
-    fn decrypted(&mut self, plugins: Plugins) -> Built<Plugins> {
+    /// Decrypted, and with what references stand for in their place.
+    fn plain(&mut self, plugins: Plugins) -> Built<Plugins> {
         if plugins.is_empty() {
             return Ok(plugins);
         }
         let mut conf = json!({ "plugins": plugins });
         self.decrypt(&mut conf)?;
         match conf["plugins"].take() {
-            Value::Object(plugins) => Ok(plugins),
+            Value::Object(mut plugins) => {
+                self.resolve_plugins(&mut plugins)?;
+                Ok(plugins)
+            }
             _ => Ok(Plugins::new()),
         }
     }

@@ -1,6 +1,6 @@
 //! The plugins that configuration may name, ready to be built.
 //!
-//! The rule to know: a configuration is decrypted, checked against the plugin's schema, filled with its defaults and
+//! The rule to know: a configuration is decrypted, its references to secrets are replaced, it is checked against the plugin's schema, filled with its defaults and
 //! only then shown to the plugin. What the catalog does not know is refused, never left out: a route without its
 //! authentication must not serve.
 
@@ -155,7 +155,7 @@ fn unknown(name: &str) -> String {
     format!("unknown plugin [{name}]")
 }
 
-fn is_off(conf: &Value) -> bool {
+pub(super) fn is_off(conf: &Value) -> bool {
     conf.pointer("/_meta/disable") == Some(&Value::Bool(true))
 }
 
@@ -164,31 +164,10 @@ fn filled(schema: &Validator, mut conf: Value) -> Result<Value, String> {
         // An empty table of Lua's.
         conf = json!({});
     }
-    resolve_environment(&mut conf)?;
     schema.fill(&mut conf)?;
     Ok(conf)
 }
 
-/// Puts `$env://NAME` and `$ENV://NAME` in force. A secret that can't be had is an error: nothing may be taken for
-/// a password because it could not be replaced by one.
-fn resolve_environment(conf: &mut Value) -> Result<(), String> {
-    match conf {
-        Value::String(text) => {
-            let lower = text.get(..10).map(str::to_ascii_lowercase).unwrap_or_default();
-            if lower.starts_with("$env://") {
-                let name = text[7..].to_owned();
-                *text = std::env::var(&name).map_err(|_| format!("the environment has no {name}"))?;
-            } else if lower == "$secret://" {
-                return Err("references to secret managers are not supported yet".to_owned());
-            }
-            Ok(())
-        }
-        Value::Array(items) => items.iter_mut().try_for_each(resolve_environment),
-        Value::Object(members) => members.values_mut().try_for_each(resolve_environment),
-        _ => Ok(()),
-    }
-}
-
-fn refused(plugin: &str, reason: &str) -> String {
+pub(super) fn refused(plugin: &str, reason: &str) -> String {
     format!("failed to check the configuration of plugin {plugin} err: {reason}")
 }

@@ -9,7 +9,8 @@
 //! smallest key first means that whatever a resource refers to is settled before it is built:
 //!
 //! ```text
-//! metadata < ssls < upstreams < plugin_configs < consumer_groups < consumers < credentials < services < routes < stream_routes
+//! secrets < metadata < ssls < upstreams < plugin_configs < consumer_groups < consumers < credentials
+//!     < services < routes < stream_routes
 //! ```
 //!
 //! When a form changes, those who refer to it are put into the set. Who refers to whom is kept as pairs in `links`.
@@ -22,7 +23,11 @@ use model::{Change, Key, Kind, Snapshot, secrets::Keyring};
 use rustc_hash::FxHashMap;
 use serde_json::{Map, Value};
 
-use super::{Catalog, Plan, Rejected, Report, build::Build, form::Form};
+use super::{
+    Catalog, Plan, Rejected, Report,
+    build::{Build, Referred},
+    form::Form,
+};
 use crate::{
     chain::{Chain, PluginSet},
     lasting::Lasting,
@@ -45,6 +50,9 @@ pub struct Input<'a> {
     /// Builds everything anew: set where anything above but the snapshot has changed. Good forms are still kept
     /// where their resources are bad now.
     pub rebuild: bool,
+    /// The secrets that have changed, by [`crate::secrets::Secrets::take_news`]: those who refer to them are built
+    /// anew.
+    pub news: Vec<Key>,
 }
 
 /// Compiles a snapshot; what has not changed since `previous` is taken over.
@@ -57,11 +65,12 @@ pub fn compile(input: &Input<'_>, previous: Option<&Plan>) -> (Plan, Report) {
         Some(previous) if input.rebuild || previous.router.kind() != input.routing.kind => {
             Work::all(input, successor(previous, input.routing))
         }
-        Some(previous) => Work::of(
-            input,
-            successor(previous, input.routing),
-            &input.snapshot.changes_since(&previous.snapshot),
-        ),
+        Some(previous) => {
+            let changes = input.snapshot.changes_since(&previous.snapshot);
+            let mut work = Work::of(input, successor(previous, input.routing), &changes);
+            input.news.iter().for_each(|key| work.follow(key));
+            work
+        }
     };
     while let Some(key) = work.due.pop_first() {
         work.settle(&key);
@@ -124,6 +133,7 @@ impl<'a> Work<'a> {
     fn settle(&mut self, key: &Key) {
         let Some(resource) = self.input.snapshot.get(key) else {
             self.plan.rejected.remove(key);
+            self.plan.secrets.remove(key);
             if let Some(old) = self.plan.forms.remove(key) {
                 self.unplug(&old);
                 self.follow(key);
@@ -131,10 +141,20 @@ impl<'a> Work<'a> {
             return;
         };
         self.compiled += 1;
-        let mut build =
-            Build { input: self.input, plan: &self.plan, shared: &mut self.shared, key, needs: Vec::new() };
+        let mut build = Build {
+            input: self.input,
+            plan: &self.plan,
+            shared: &mut self.shared,
+            key,
+            needs: Vec::new(),
+            referred: Referred::default(),
+        };
         let built = build.form(resource);
-        let needs = build.needs;
+        let (needs, mut referred) = (build.needs, build.referred);
+        match std::mem::take(&mut referred.followed) {
+            none if none.is_empty() => self.plan.secrets.remove(key),
+            some => self.plan.secrets.insert(key.clone(), some.into()),
+        };
         match built {
             Ok(form) => {
                 self.plan.rejected.remove(key);
@@ -144,7 +164,7 @@ impl<'a> Work<'a> {
                 }
                 self.follow(key);
             }
-            Err(reason) => self.reject(key, reason),
+            Err(reason) => self.reject(key, referred.hide(reason), referred.waits),
         }
         self.plan.links.extend(needs.into_iter().map(|needed| (needed, key.clone())));
     }
@@ -162,11 +182,12 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn reject(&mut self, key: &Key, reason: String) {
+    /// What `waits` for a secret is no news: it comes into force by itself, or is refused with a reason.
+    fn reject(&mut self, key: &Key, reason: String, waits: bool) {
         let serving_stale = self.plan.forms.contains_key(key);
         let before = self.plan.rejected.get(key).filter(|before| before.reason == reason);
         let since = before.map_or(self.now, |before| before.since);
-        if before.is_none() {
+        if before.is_none() && !waits {
             tracing::warn!(resource = %key, %reason, serving_stale, "resource refused");
         }
         self.plan.rejected.insert(key.clone(), Rejected { key: key.clone(), reason, since, serving_stale });

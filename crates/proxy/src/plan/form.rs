@@ -10,6 +10,7 @@ use super::{Route, Service, consumers::Identities};
 use crate::{
     chain::{Chain, PluginSet},
     ctx::Consumer,
+    secrets::Manager,
     stream,
     tls::Certificate,
     upstream::Upstream,
@@ -35,6 +36,7 @@ pub(super) enum Form {
     /// A certificate of ours, towards upstreams.
     ClientIdentity(Arc<ClientIdentity>),
     Metadata(Arc<Value>),
+    SecretManager(Arc<Manager>),
     /// Switched off, or of a kind that nothing is compiled from.
     Nothing,
 }

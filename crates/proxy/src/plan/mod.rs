@@ -26,6 +26,7 @@ use crate::{
     ctx::Consumer,
     metrics::RouteMetrics,
     router::{Router, Routing, Rule, Target},
+    secrets::Followed,
     stream,
     tls::Certificates,
     upstream::{Timeouts, Upstream, health::Health},
@@ -55,6 +56,8 @@ pub struct Plan {
     forms: Forms,
     /// Who refers to whom: what is referred to, then who does.
     links: OrdSet<(Key, Key)>,
+    /// The secrets that resources refer to, whether they are in force or not.
+    secrets: OrdMap<Key, Arc<[Arc<Followed>]>>,
     rejected: OrdMap<Key, Rejected>,
     /// Global rules that are in each other's way.
     conflicts: Arc<[Rejected]>,
@@ -122,6 +125,7 @@ impl Plan {
             joined: RwLock::default(),
             forms: self.forms.clone(),
             links: self.links.clone(),
+            secrets: self.secrets.clone(),
             rejected: self.rejected.clone(),
             conflicts: self.conflicts.clone(),
         }

@@ -90,6 +90,7 @@ impl Gateway {
             routing: Routing::default(),
             tls: &proxy::tls::Settings::default(),
             rebuild: false,
+            news: Vec::new(),
         };
         let (plan, report) = compile(&input, Some(&self.shared.plan.load()));
         assert!(report.rejected.is_empty(), "{:?}", report.rejected);

@@ -89,6 +89,21 @@ impl Moto {
         S3 { endpoint: self.direct(""), ..self.client("root") }
     }
 
+    /// Puts a secret into its Secrets Manager. A restart loses it.
+    pub async fn put_secret(&self, name: &str, text: &str) {
+        let (url, client) = (self.direct("/"), self.root());
+        let body = json!({ "Name": name, "SecretString": text, "ClientRequestToken": format!("{:0>32}", name.len()) });
+        let body = body.to_string();
+        let signed = client.sign("secretsmanager", &Method::POST, &url, body.as_bytes());
+        let mut headers = vec![
+            ("content-type", "application/x-amz-json-1.1"),
+            ("x-amz-target", "secretsmanager.CreateSecret"),
+        ];
+        headers.extend(signed.iter().map(|(name, value)| (*name, value.as_str())));
+        let response = request(Method::POST, &url, &headers, body).await.expect("an answer from moto");
+        assert_eq!(response.status, 200, "{name}: {}", response.text());
+    }
+
     /// SIGKILL. What it held is lost, save what [`Self::restart`] brings back.
     pub fn kill9(&mut self) {
         self.process.take().expect("moto runs").kill9();

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use proxy::engine::{RealIp, SaidBy};
 
 use proxy::{
+    secrets::Times,
     tls::Ciphers,
     upstream::discovery::{Dns, server_address},
 };
@@ -135,6 +136,16 @@ fn routing(file: &File) -> Routing {
     }
 }
 
+fn secrets(apisix: &Apisix, problems: &mut Vec<Problem>) -> Times {
+    let lru = &apisix.lru.secret;
+    for (key, time) in [("ttl", lru.ttl), ("neg_ttl", lru.neg_ttl)] {
+        if time.0 < Duration::from_secs(1) {
+            problems.push(Problem::new(format!("apisix.lru.secret.{key}"), "it must be a second or more"));
+        }
+    }
+    Times { ttl: lru.ttl.0, neg_ttl: lru.neg_ttl.0 }
+}
+
 fn dns(apisix: &Apisix, problems: &mut Vec<Problem>) -> Dns {
     let mut servers = Vec::new();
     for server in &apisix.dns_resolver {
@@ -215,6 +226,7 @@ pub(super) fn proxy(
             .filter(|path| path != "off")
             .map(|path| below(Path::new(&path))),
         dns: dns(apisix, problems),
+        secrets: secrets(apisix, problems),
         http,
         stream: super::stream::stream(file, below, problems),
     };

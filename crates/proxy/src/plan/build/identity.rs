@@ -27,7 +27,7 @@ impl Build<'_> {
             },
             None => None,
         };
-        let mut plugins = self.decrypted(std::mem::take(&mut conf.plugins))?;
+        let mut plugins = self.plain(std::mem::take(&mut conf.plugins))?;
         let found = self.input.catalog.identities(&mut plugins)?;
         let own = self.fitted(plugins)?;
         let all = group.map_or_else(|| own.clone(), |group| own.over(&group));
@@ -51,7 +51,7 @@ impl Build<'_> {
             Some(Form::Consumer(consumer)) => Arc::clone(&consumer.named),
             _ => return Err(missing("consumer", &owner)),
         };
-        let mut plugins = self.decrypted(conf.plugins)?;
+        let mut plugins = self.plain(conf.plugins)?;
         let found = self.input.catalog.identities(&mut plugins)?;
         if !plugins.is_empty() {
             return Err("only supports auth type plugins in consumer credential".to_owned());
@@ -66,11 +66,19 @@ impl Build<'_> {
     pub(super) fn certificate(&mut self, resource: &Resource) -> Built {
         let mut conf: Value = read(resource)?;
         self.decrypt(&mut conf)?;
+        for field in ["cert", "key", "certs", "keys", "client"] {
+            if let Some(value) = conf.get_mut(field) {
+                self.resolve(value, field)?;
+            }
+        }
         let ssl: resource::Ssl = serde_json::from_value(conf).map_err(|e| e.to_string())?;
         if ssl.kind == SslType::Client {
             return Ok(Form::ClientIdentity(Arc::new(ClientIdentity { cert: ssl.cert, key: ssl.key })));
         }
         let Input { tls, lasting, .. } = self.input;
+        if ssl.pairs().any(|(cert, key)| self.is_unknown(cert) || self.is_unknown(key.reveal())) {
+            return Ok(Form::Nothing);
+        }
         let certificate = Certificate::read(&self.key.id, &ssl, tls, lasting).map_err(|e| e.to_string())?;
         Ok(certificate.map_or(Form::Nothing, |certificate| Form::Certificate(Arc::new(certificate))))
     }

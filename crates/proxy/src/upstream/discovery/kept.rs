@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::{Endpoint, Inner, Kind, Query};
+use crate::kept_file;
 
 /// The format written, and the only one read.
 const FORMAT: u32 = 1;
@@ -104,16 +105,6 @@ fn collect(inner: &Inner) -> Answers {
     answers
 }
 
-/// Takes the place of the file before in one step. Readable by this user alone.
 fn write(file: &Path, answers: Answers) -> io::Result<()> {
-    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
-    if let Some(folder) = file.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    let beside = file.with_extension("new");
-    let mut open = fs::OpenOptions::new();
-    let mut new = open.write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-    new.write_all(&serde_json::to_vec(&Written { format: FORMAT, answers })?)?;
-    new.sync_all()?;
-    fs::rename(&beside, file)
+    kept_file::replace(file, &serde_json::to_vec(&Written { format: FORMAT, answers })?)
 }

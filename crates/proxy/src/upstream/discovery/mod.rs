@@ -11,7 +11,7 @@
 
 mod answer;
 mod board;
-mod client;
+pub(crate) mod client;
 mod config;
 mod consul;
 mod consul_kv;
