@@ -50,17 +50,13 @@ pub enum Broken {
 
 impl Way {
     /// Moves what can be moved; ready when the direction has ended.
-    pub fn poll<R, W>(
+    pub fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        from: &mut R,
-        to: &mut W,
+        from: &mut (impl AsyncRead + Unpin),
+        to: &mut (impl AsyncWrite + Unpin),
         scratch: &mut [u8],
-    ) -> Poll<Result<(), Broken>>
-    where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
-    {
+    ) -> Poll<Result<(), Broken>> {
         loop {
             while self.taken < self.rest.len() {
                 let written = ready!(Pin::new(&mut *to).poll_write(cx, &self.rest[self.taken..]));
@@ -81,17 +77,13 @@ impl Way {
         }
     }
 
-    fn poll_read<R, W>(
+    fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
-        from: &mut R,
-        to: &mut W,
+        from: &mut (impl AsyncRead + Unpin),
+        to: &mut (impl AsyncWrite + Unpin),
         scratch: &mut [u8],
-    ) -> Poll<Result<(), Broken>>
-    where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
-    {
+    ) -> Poll<Result<(), Broken>> {
         let mut buffer = ReadBuf::new(scratch);
         match Pin::new(from).poll_read(cx, &mut buffer) {
             Poll::Pending => {

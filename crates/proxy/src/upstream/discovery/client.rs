@@ -20,6 +20,21 @@ impl Millis {
     }
 }
 
+/// `timeout` of Eureka and Nacos.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Timeouts {
+    pub connect: Millis,
+    pub send: Millis,
+    pub read: Millis,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { connect: Millis(2000), send: Millis(2000), read: Millis(5000) }
+    }
+}
+
 /// More than any registry has to say.
 const MOST: usize = 256 << 20;
 

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Board, Endpoint,
     board::Services,
-    client::{self, Client, Millis},
+    client::{self, Client, Timeouts},
     config::Unusable,
 };
 
@@ -32,21 +32,7 @@ pub struct Config {
     #[serde(default = "hundred")]
     weight: u32,
     #[serde(default)]
-    timeout: Timeout,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-struct Timeout {
-    connect: Millis,
-    send: Millis,
-    read: Millis,
-}
-
-impl Default for Timeout {
-    fn default() -> Self {
-        Self { connect: Millis(2000), send: Millis(2000), read: Millis(5000) }
-    }
+    timeout: Timeouts,
 }
 
 #[derive(Deserialize)]

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Board, Endpoint,
-    client::{self, Client, Millis},
+    client::{self, Client, Timeouts},
     config::Unusable,
 };
 
@@ -33,25 +33,11 @@ pub struct Config {
     #[serde(default = "hundred")]
     weight: u32,
     #[serde(default)]
-    timeout: Timeout,
+    timeout: Timeouts,
     #[serde(default)]
     access_key: Option<Hidden>,
     #[serde(default)]
     secret_key: Option<Hidden>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
-#[serde(default)]
-struct Timeout {
-    connect: Millis,
-    send: Millis,
-    read: Millis,
-}
-
-impl Default for Timeout {
-    fn default() -> Self {
-        Self { connect: Millis(2000), send: Millis(2000), read: Millis(5000) }
-    }
 }
 
 #[derive(Deserialize)]
