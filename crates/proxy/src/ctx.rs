@@ -22,6 +22,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
 pub use consumer::Consumer;
+pub(crate) use head::host_name;
 pub use head::{RequestHead, ResponseHead};
 pub use path::{BadTarget, PathRules, normalize};
 
@@ -159,6 +160,17 @@ pub struct Transfer {
 impl Ctx {
     /// A request that has arrived and is not matched yet.
     pub fn new(plan: Arc<Plan>, request: RequestHead, client: SocketAddr, server: SocketAddr) -> Self {
+        Self::begun(Instant::now(), plan, request, client, server)
+    }
+
+    /// The same, that began to arrive at `started`.
+    pub(crate) fn begun(
+        started: Instant,
+        plan: Arc<Plan>,
+        request: RequestHead,
+        client: SocketAddr,
+        server: SocketAddr,
+    ) -> Self {
         let chain = Arc::clone(plan.no_plugins());
         Self {
             request,
@@ -167,7 +179,7 @@ impl Ctx {
             client,
             peer: client,
             server,
-            started: Instant::now(),
+            started,
             tls: None,
             plan,
             session: None,

@@ -33,11 +33,21 @@ impl RequestHead {
         headers: HeaderMap,
         authority: Option<&str>,
     ) -> Result<Self, BadTarget> {
-        let normal_path = normalize(target.path())?;
         let named = authority
             .or_else(|| headers.get(header::HOST).and_then(|host| host.to_str().ok()))
             .unwrap_or_default();
         let host = host_name(named);
+        Self::to(host, method, target, headers)
+    }
+
+    /// A request to a host whose [`host_name`] is known.
+    pub(crate) fn to(
+        host: Box<str>,
+        method: Method,
+        target: PathAndQuery,
+        headers: HeaderMap,
+    ) -> Result<Self, BadTarget> {
+        let normal_path = normalize(target.path())?;
         Ok(Self {
             method,
             version: Version::HTTP_11,
@@ -134,7 +144,7 @@ pub struct ResponseHead {
 }
 
 /// Lower case, without port and final dot.
-fn host_name(authority: &str) -> Box<str> {
+pub(crate) fn host_name(authority: &str) -> Box<str> {
     // Without an early end the compiler looks at many bytes at once.
     let odd = authority.bytes().fold(false, |odd, b| odd | (b == b':') | b.is_ascii_uppercase());
     if !odd && !authority.ends_with('.') {

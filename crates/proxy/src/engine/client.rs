@@ -72,6 +72,8 @@ pub struct Client {
     closing: Cell<bool>,
     /// Whether part of a head was read since the last request.
     in_head: Cell<bool>,
+    /// When that was, until the request has begun.
+    head_read: Cell<Option<Instant>>,
     /// Whether the client does not take what we write.
     blocked: Cell<bool>,
     /// Whether all answers have gone out. What is written then is hyper's own word on a head it can't read.
@@ -107,6 +109,7 @@ impl Client {
             given_up: Cell::new(0),
             closing: Cell::new(false),
             in_head: Cell::new(false),
+            head_read: Cell::new(None),
             blocked: Cell::new(false),
             settled: Cell::new(true),
             unreadable: Cell::new(None),
@@ -123,6 +126,11 @@ impl Client {
         self.settled.set(false);
         self.timer.disarm();
         self.counted.is(State::Writing);
+    }
+
+    /// When the request that has just begun began to arrive, where that is known: nginx counts from there.
+    pub fn began(&self) -> Instant {
+        self.head_read.take().unwrap_or_else(Instant::now)
     }
 
     /// A request has been answered, as far as we are concerned.
@@ -146,7 +154,9 @@ impl Client {
         if self.active.get() == 0 && !self.in_head.get() && !self.http2.get() {
             self.in_head.set(true);
             self.counted.is(State::Reading);
-            self.timer.arm(Instant::now(), self.worker.config().timeouts.client_header);
+            let now = Instant::now();
+            self.head_read.set(Some(now));
+            self.timer.arm(now, self.worker.config().timeouts.client_header);
         }
     }
 

@@ -236,9 +236,12 @@ impl Exchange {
 
     /// Whether the log phase looks at the response's headers.
     fn is_head_needed(&self) -> bool {
-        !self.ctx.chain.is_empty(Phase::Log)
-            || !self.ctx.plan.global.is_empty(Phase::Log)
+        self.has_log_hooks()
             || self.client.worker.config().access_log.as_ref().is_some_and(|log| log.reads_response_head())
+    }
+
+    fn has_log_hooks(&self) -> bool {
+        !self.ctx.chain.is_empty(Phase::Log) || !self.ctx.plan.global.is_empty(Phase::Log)
     }
 
     /// The upstream's body, unless it has ended with the head.
@@ -330,7 +333,9 @@ impl Exchange {
         let Some(Link::Own { key, connection }) = self.link.take() else { return };
         let Some(upstream) = &self.ctx.upstream else { return };
         if connection.is_reusable() && connection.requests < upstream.keepalive.requests {
-            let now = Instant::now();
+            // Its end was just noted, unless it ended with its head.
+            let ended = self.ctx.attempts.last().and_then(|attempt| attempt.finished);
+            let now = ended.map_or_else(Instant::now, |ended| self.ctx.started + self.attempted + ended);
             self.client.worker.pool.borrow_mut().put(key, connection, now, &upstream.keepalive);
         }
     }

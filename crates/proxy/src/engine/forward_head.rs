@@ -69,10 +69,10 @@ pub fn write(out: &mut Vec<u8>, ctx: &Ctx, client: &Client, host: &[u8], framing
     }
     out.extend_from_slice(b" HTTP/1.1\r\n");
     write_field(out, "host", host);
-    let had_length = write_fields(out, &request.headers, request.version);
-    write_addresses(out, ctx, client);
+    let had = write_fields(out, &request.headers, request.version);
+    write_addresses(out, ctx, client, had.forwarded_for);
     match framing {
-        Framing::Nothing if had_length => out.extend_from_slice(b"content-length: 0\r\n"),
+        Framing::Nothing if had.length => out.extend_from_slice(b"content-length: 0\r\n"),
         Framing::Nothing => {}
         Framing::Length(length) => {
             write_field(out, "content-length", itoa::Buffer::new().format(length).as_bytes());
@@ -93,14 +93,22 @@ fn write_target(out: &mut Vec<u8>, target: &str) {
     }
 }
 
-/// Writes the client's own fields. Whether a length was among them.
-fn write_fields(out: &mut Vec<u8>, headers: &HeaderMap, version: Version) -> bool {
-    let mut had_length = false;
+/// Fields that were passed over.
+#[derive(Default)]
+struct Had {
+    length: bool,
+    forwarded_for: bool,
+}
+
+/// Writes the client's own fields.
+fn write_fields(out: &mut Vec<u8>, headers: &HeaderMap, version: Version) -> Had {
+    let mut had = Had::default();
     for (name, value) in headers {
         match *name {
-            header::CONTENT_LENGTH => had_length = true,
+            header::CONTENT_LENGTH => had.length = true,
             // Clients of HTTP/2 and later send cookies in crumbs, which HTTP/1.1 has no name for.
             header::COOKIE if version >= Version::HTTP_2 => {}
+            _ if *name == FORWARDED_FOR => had.forwarded_for = true,
             _ if is_ours(name) => {}
             _ => write_field(out, name.as_str(), value.as_bytes()),
         }
@@ -108,7 +116,7 @@ fn write_fields(out: &mut Vec<u8>, headers: &HeaderMap, version: Version) -> boo
     if version >= Version::HTTP_2 {
         write_joined(out, "cookie", b"; ", headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes));
     }
-    had_length
+    had
 }
 
 /// Whether a field speaks of the client's connection alone, or of what we know better.
@@ -125,7 +133,7 @@ fn is_ours(name: &HeaderName) -> bool {
 }
 
 /// `X-Real-IP`, and `X-Forwarded-For` with the client at its end.
-fn write_addresses(out: &mut Vec<u8>, ctx: &Ctx, client: &Client) {
+fn write_addresses(out: &mut Vec<u8>, ctx: &Ctx, client: &Client, had_forwarded_for: bool) {
     let own;
     let address = if ctx.client == client.peer {
         client.peer_text.as_bytes()
@@ -134,6 +142,9 @@ fn write_addresses(out: &mut Vec<u8>, ctx: &Ctx, client: &Client) {
         own.as_bytes()
     };
     write_field(out, "x-real-ip", address);
+    if !had_forwarded_for {
+        return write_field(out, "x-forwarded-for", address);
+    }
     let before = ctx.request.headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
     write_joined(out, "x-forwarded-for", b", ", before.chain([address]));
 }

@@ -118,6 +118,7 @@ impl Build<'_> {
                 .unwrap_or(false),
             service: service.map(|service| Arc::clone(&service.info)),
             metrics: RouteMetrics::default(),
+            end_of_line: [0; 4],
         })))
     }
 

@@ -106,15 +106,18 @@ impl<T: Target> Router<T> {
     pub fn insert(&mut self, target: &Arc<T>) {
         self.edit(target, |leaf, entry| {
             let order = entry.order();
-            let at = leaf.entries.partition_point(|other| other.order() <= order);
-            leaf.entries.insert(at, entry);
+            leaf.change(|entries| {
+                let at = entries.partition_point(|other| other.order() <= order);
+                entries.insert(at, entry.clone());
+            });
         });
     }
 
     /// Takes out what [`Router::insert`] added.
     pub fn remove(&mut self, target: &Arc<T>) {
         self.edit(target, |leaf, entry| {
-            leaf.entries.retain(|other| !(Arc::ptr_eq(&other.target, &entry.target) && other.by == entry.by));
+            let is_it = |other: &Entry<T>| Arc::ptr_eq(&other.target, &entry.target) && other.by == entry.by;
+            leaf.change(|entries| entries.retain(|other| !is_it(other)));
         });
     }
 
@@ -133,7 +136,7 @@ impl<T: Target> Router<T> {
 
     fn find_path<'a>(&self, paths: &'a Tree<Leaf<T>>, query: &Query<'_>) -> Option<Found<'a, T>> {
         paths.find(query.path.as_bytes(), &mut |leaf| {
-            leaf.entries.iter().find_map(|entry| entry.matches(query, self.kind))
+            leaf.entries().iter().find_map(|entry| entry.matches(query, self.kind))
         })
     }
 
@@ -175,8 +178,38 @@ fn reversed<'b>(host: &str, buffer: &'b mut [u8]) -> Cow<'b, [u8]> {
 }
 
 /// The targets under one key, first to last.
-struct Leaf<T> {
-    entries: SmallVec<[Entry<T>; 1]>,
+enum Leaf<T> {
+    None,
+    /// As nearly always: found without another look into memory.
+    One(Entry<T>),
+    Many(Box<[Entry<T>]>),
+}
+
+// See the node of the tree.
+const _: () = assert!(size_of::<Leaf<()>>() == 24);
+
+impl<T> Leaf<T> {
+    fn entries(&self) -> &[Entry<T>] {
+        match self {
+            Self::None => &[],
+            Self::One(entry) => std::slice::from_ref(entry),
+            Self::Many(entries) => entries,
+        }
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut Vec<Entry<T>>)) {
+        let mut entries = match std::mem::take(self) {
+            Self::None => Vec::new(),
+            Self::One(entry) => vec![entry],
+            Self::Many(entries) => entries.into(),
+        };
+        change(&mut entries);
+        *self = match entries.len() {
+            0 => Self::None,
+            1 => entries.pop().map_or(Self::None, Self::One),
+            _ => Self::Many(entries.into()),
+        };
+    }
 }
 
 struct Entry<T> {
@@ -214,21 +247,25 @@ impl<T> Clone for Entry<T> {
     }
 }
 
-impl<T> Clone for Leaf<T> {
-    fn clone(&self) -> Self {
-        Self { entries: self.entries.clone() }
+impl<T> Default for Leaf<T> {
+    fn default() -> Self {
+        Self::None
     }
 }
 
-impl<T> Default for Leaf<T> {
-    fn default() -> Self {
-        Self { entries: SmallVec::new() }
+impl<T> Clone for Leaf<T> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::None => Self::None,
+            Self::One(entry) => Self::One(entry.clone()),
+            Self::Many(entries) => Self::Many(entries.clone()),
+        }
     }
 }
 
 impl<T> Value for Leaf<T> {
     fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        matches!(self, Self::None)
     }
 }
 

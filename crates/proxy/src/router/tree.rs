@@ -33,21 +33,52 @@ impl<V> Default for Tree<V> {
     }
 }
 
-/// In this order, what a lookup reads of every node on its way lies side by side, and mostly in the node itself: with
-/// many routes each line of memory that is touched is a line that no cache holds.
+/// With many routes each line of memory that is touched is a line that no cache holds: what a lookup reads of the last
+/// node on its way lies in one, what it reads of the others in the next.
 #[derive(Clone)]
 #[repr(C)]
 struct Node<V> {
-    label: Bytes,
-    /// The first bytes of the children's labels, sorted.
-    firsts: Bytes,
-    children: SmallVec<[Arc<Node<V>>; 2]>,
+    /// As long as a pointer with its length is anyway, without an allocation of its own.
+    label: SmallVec<[u8; 16]>,
     exact: V,
+    firsts: Firsts,
+    /// Sorted by the first bytes of their labels.
+    children: SmallVec<[Arc<Node<V>>; 2]>,
     prefix: V,
 }
 
-/// As long as a pointer with its length is anyway, without an allocation of its own.
-type Bytes = SmallVec<[u8; 16]>;
+/// The first bytes of the first children's labels, so that a child is found without a look at its siblings.
+#[derive(Clone, Copy, Default)]
+#[repr(C, align(8))]
+struct Firsts([u8; Firsts::LEN]);
+
+impl Firsts {
+    const LEN: usize = 16;
+
+    fn of<V: Value>(children: &[Arc<Node<V>>]) -> Self {
+        let mut firsts = [0; Self::LEN];
+        for (to, child) in firsts.iter_mut().zip(children) {
+            *to = child.first();
+        }
+        Self(firsts)
+    }
+
+    /// Where `first` stands, without a branch for each byte: which child comes next can't be foreseen.
+    fn position(self, first: u8) -> Option<usize> {
+        const ONES: u64 = u64::from_ne_bytes([1; 8]);
+        // The highest bit of each byte that is `first`; of those above the lowest such byte it may be set by chance.
+        let found = |bytes: [u8; 8]| {
+            let differs = u64::from_le_bytes(bytes) ^ (ONES * u64::from(first));
+            differs.wrapping_sub(ONES) & !differs & (ONES << 7)
+        };
+        let [a, b, c, d, e, f, g, h, rest @ ..] = self.0;
+        match (found([a, b, c, d, e, f, g, h]), found(rest)) {
+            (0, 0) => None,
+            (0, rest) => Some(8 + rest.trailing_zeros() as usize / 8),
+            (found, _) => Some(found.trailing_zeros() as usize / 8),
+        }
+    }
+}
 
 impl<V: Value> Tree<V> {
     pub fn is_empty(&self) -> bool {
@@ -78,10 +109,10 @@ impl<V: Value> Value for Tree<V> {
 impl<V: Value> Node<V> {
     fn new(label: &[u8]) -> Self {
         Self {
-            label: Bytes::from_slice(label),
-            firsts: Bytes::new(),
-            children: SmallVec::new(),
+            label: SmallVec::from_slice(label),
             exact: V::default(),
+            firsts: Firsts::default(),
+            children: SmallVec::new(),
             prefix: V::default(),
         }
     }
@@ -96,9 +127,27 @@ impl<V: Value> Node<V> {
         if found.is_some() || self.prefix.is_empty() { found } else { visit(&self.prefix) }
     }
 
+    /// What the label begins with. Only the root's may be empty.
+    fn first(&self) -> u8 {
+        self.label.first().copied().unwrap_or_default()
+    }
+
     fn child(&self, first: u8) -> Option<&Self> {
-        let at = self.firsts.iter().position(|&b| b == first)?;
-        Some(&self.children[at])
+        let at = if self.children.len() > Firsts::LEN {
+            self.search(first).ok()
+        } else {
+            // Beyond the children there are zeros.
+            self.firsts.position(first)
+        };
+        self.children.get(at?).map(|child| &**child)
+    }
+
+    /// Where the child that begins with `first` stands, or would.
+    fn search(&self, first: u8) -> Result<usize, usize> {
+        match self.firsts.0.get(..self.children.len()) {
+            Some(firsts) => firsts.binary_search(&first),
+            None => self.children.binary_search_by_key(&first, |child| child.first()),
+        }
     }
 
     fn holds_nothing(&self) -> bool {
@@ -112,15 +161,15 @@ impl<V: Value> Node<V> {
     /// Keeps `at` bytes of the label and moves the rest with everything below into a child.
     fn split(&mut self, at: usize) {
         let lower = Self {
-            label: Bytes::from_slice(&self.label[at..]),
+            label: SmallVec::from_slice(&self.label[at..]),
+            exact: std::mem::take(&mut self.exact),
             firsts: std::mem::take(&mut self.firsts),
             children: std::mem::take(&mut self.children),
-            exact: std::mem::take(&mut self.exact),
             prefix: std::mem::take(&mut self.prefix),
         };
-        self.label = Bytes::from_slice(&self.label[..at]);
-        self.firsts.push(lower.label[0]);
+        self.label = SmallVec::from_slice(&self.label[..at]);
         self.children.push(Arc::new(lower));
+        self.firsts = Firsts::of(&self.children);
     }
 
     /// Takes in an only child where this node holds nothing of its own.
@@ -155,18 +204,18 @@ fn edit<V: Value>(node: &mut Arc<Node<V>>, key: &[u8], fit: Fit, change: impl Fn
 }
 
 fn edit_below<V: Value>(node: &mut Node<V>, rest: &[u8], fit: Fit, change: impl FnOnce(&mut V)) {
-    let at = match node.firsts.binary_search(&rest[0]) {
+    let at = match node.search(rest[0]) {
         Ok(at) => at,
         Err(at) => {
-            node.firsts.insert(at, rest[0]);
             node.children.insert(at, Arc::new(Node::new(rest)));
+            node.firsts = Firsts::of(&node.children);
             at
         }
     };
     edit(&mut node.children[at], rest, fit, change);
     if node.children[at].is_bare() {
-        node.firsts.remove(at);
         node.children.remove(at);
+        node.firsts = Firsts::of(&node.children);
     }
 }
 
@@ -207,6 +256,21 @@ mod tests {
         assert_eq!(all(&tree, "/abc/d"), [4, 3, 1]);
         assert_eq!(all(&tree, "/a"), [1]);
         assert_eq!(all(&tree, "x"), [0; 0]);
+    }
+
+    #[test]
+    fn children_are_found_however_many_they_are() {
+        let mut tree = Tree::<Vec<u32>>::default();
+        for count in 0..=u8::MAX {
+            // Neither sorted nor the other way round; zero comes late.
+            let first = count.wrapping_mul(83).wrapping_add(131);
+            tree.edit(&[b'/', first], Fit::Exact, |values| values.push(first.into()));
+            for asked in 0..=u8::MAX {
+                let found = tree.find(&[b'/', asked], &mut |values| values.first().copied());
+                let there = asked.wrapping_sub(131).wrapping_mul(219) <= count;
+                assert_eq!(found, there.then(|| asked.into()), "{asked} among {count}");
+            }
+        }
     }
 
     proptest! {

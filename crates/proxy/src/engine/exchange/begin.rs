@@ -11,7 +11,7 @@ use super::{
     forwarded,
 };
 use crate::{
-    ctx::{Ctx, RequestHead},
+    ctx::{Ctx, RequestHead, host_name},
     engine::{config::Config, h1::Limits},
     upstream,
 };
@@ -28,13 +28,15 @@ impl Exchange {
         let target = check::target(&parts.method, uri.path_and_query)?;
         let config = client.worker.config();
         let worker = &client.worker;
-        check::head(&mut parts.headers, parts.version, authority, &config)?;
-        check::sizes(&target, &parts.headers, config.limits.line)?;
+        let seen = check::head(&mut parts.headers, parts.version, (&target, authority), &config)?;
+        let host = parts.headers.get(header::HOST).cloned();
         let real = config.real_ip.as_ref();
         let real = real.and_then(|r| r.client(client.peer, &parts.headers, client.announced.as_ref()));
-        let told = forwarded::tell(&mut parts.headers, client, &config);
-        let mut head = RequestHead::new(parts.method, target, parts.headers, authority)
-            .map_err(|_| Refusal::BAD_REQUEST)?;
+        let named = authority.or_else(|| host.as_ref()?.to_str().ok()).unwrap_or_default();
+        let name = host_name(named);
+        let told = forwarded::tell(&mut parts.headers, host, seen.has_forwarded, client, &config);
+        let mut head =
+            RequestHead::to(name, parts.method, target, parts.headers).map_err(|_| Refusal::BAD_REQUEST)?;
         let plan = worker.plan();
         head.apply(plan.routing.paths).map_err(|_| Refusal::BAD_REQUEST)?;
         (head.version, head.scheme) = (parts.version, client.scheme);
@@ -44,7 +46,7 @@ impl Exchange {
             &worker.timers,
             config.timeouts.client_body,
         );
-        let mut ctx = Ctx::new(plan, head, real.unwrap_or(client.peer), client.local);
+        let mut ctx = Ctx::begun(client.began(), plan, head, real.unwrap_or(client.peer), client.local);
         ctx.peer = client.peer;
         ctx.tls.clone_from(&client.tls);
         told.remember(&mut ctx);

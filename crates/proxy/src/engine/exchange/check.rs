@@ -37,54 +37,86 @@ pub(super) fn target(method: &Method, target: Option<PathAndQuery>) -> Result<Pa
     target.filter(|target| target.as_str().starts_with('/')).ok_or(Refusal::BAD_REQUEST)
 }
 
-/// nginx's `large_client_header_buffers`: no line is longer than one of them.
-pub(super) fn sizes(target: &PathAndQuery, headers: &HeaderMap, line: usize) -> Result<(), Refusal> {
-    if target.as_str().len() > line {
-        return Err(Refusal::Status(StatusCode::URI_TOO_LONG));
-    }
-    let longest = headers.values().fold(0, |longest, value| value.len().max(longest));
-    if longest > line { Err(Refusal::TooLarge) } else { Ok(()) }
+/// What a pass over the fields finds: each look-up by name costs as much as a pass over a few.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    hosts: usize,
+    codings: usize,
+    is_chunked: bool,
+    has_connection: bool,
+    /// `Forwarded`, of RFC 7239.
+    pub has_forwarded: bool,
+    longest: usize,
 }
 
-/// One host, and a body whose end nobody can dispute.
+impl Seen {
+    fn of(headers: &HeaderMap) -> Result<Self, Refusal> {
+        let mut seen = Self::default();
+        for (name, value) in headers {
+            seen.longest = seen.longest.max(value.len());
+            match *name {
+                header::HOST if !is_host(value.as_bytes()) => return Err(Refusal::BAD_REQUEST),
+                header::HOST => seen.hosts += 1,
+                header::TRANSFER_ENCODING => {
+                    seen.codings += 1;
+                    seen.is_chunked = value.as_bytes().eq_ignore_ascii_case(b"chunked");
+                }
+                header::CONNECTION => seen.has_connection = true,
+                header::FORWARDED => seen.has_forwarded = true,
+                _ => {}
+            }
+        }
+        Ok(seen)
+    }
+}
+
+/// One host, a body whose end nobody can dispute, and no line longer than nginx's `large_client_header_buffers`
+/// allow.
 pub(super) fn head(
     headers: &mut HeaderMap,
     version: Version,
-    authority: Option<&str>,
+    (target, authority): (&PathAndQuery, Option<&str>),
     config: &Config,
-) -> Result<(), Refusal> {
-    host(headers, version, authority)?;
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    if let Some(coding) = codings.next()
-        && (codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
-    {
+) -> Result<Seen, Refusal> {
+    let seen = Seen::of(headers)?;
+    host(headers, seen.hosts, version, authority)?;
+    if seen.codings > 1 || (seen.codings == 1 && !seen.is_chunked) {
         return Err(Refusal::Status(StatusCode::NOT_IMPLEMENTED));
     }
-    drop_named(headers);
+    if target.as_str().len() > config.limits.line {
+        return Err(Refusal::Status(StatusCode::URI_TOO_LONG));
+    }
+    if seen.longest > config.limits.line {
+        return Err(Refusal::TooLarge);
+    }
+    if seen.has_connection {
+        drop_named(headers);
+    }
     if !config.underscores {
         drop_underscored(headers);
     }
-    Ok(())
+    Ok(seen)
 }
 
 /// A host in the target comes before `Host`, and replaces it, so that nobody after us decides otherwise: RFC 9112,
 /// section 3.2.2. HTTP/2 names it in `:authority`, and everything after us looks for `Host`.
-fn host(headers: &mut HeaderMap, version: Version, authority: Option<&str>) -> Result<(), Refusal> {
-    let mut hosts = headers.get_all(header::HOST).iter();
-    let host = hosts.next();
-    if hosts.next().is_some() || host.is_some_and(|host| !is_host(host.as_bytes())) {
-        return Err(Refusal::BAD_REQUEST);
-    }
-    match (authority, host) {
+fn host(
+    headers: &mut HeaderMap,
+    hosts: usize,
+    version: Version,
+    authority: Option<&str>,
+) -> Result<(), Refusal> {
+    match (authority, hosts) {
+        (_, 2..) => Err(Refusal::BAD_REQUEST),
         (Some(authority), _) if authority.contains('@') => Err(Refusal::BAD_REQUEST),
-        (Some(authority), host) => {
-            if host.is_none_or(|host| host != authority) {
+        (Some(authority), _) => {
+            if headers.get(header::HOST).is_none_or(|host| host != authority) {
                 let host = HeaderValue::from_str(authority).map_err(|_| Refusal::BAD_REQUEST)?;
                 headers.insert(header::HOST, host);
             }
             Ok(())
         }
-        (None, None) if version >= Version::HTTP_11 => Err(Refusal::BAD_REQUEST),
+        (None, 0) if version >= Version::HTTP_11 => Err(Refusal::BAD_REQUEST),
         (None, _) => Ok(()),
     }
 }
@@ -160,6 +192,11 @@ mod tests {
             headers.append(*name, HeaderValue::from_static(value));
         }
         headers
+    }
+
+    fn host(headers: &mut HeaderMap, version: Version, authority: Option<&str>) -> Result<(), Refusal> {
+        let seen = Seen::of(headers)?;
+        super::host(headers, seen.hosts, version, authority)
     }
 
     #[test]

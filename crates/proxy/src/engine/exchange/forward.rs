@@ -3,7 +3,7 @@
 //! The rule to know: a request is sent again only if no byte of a response has come and the client's body is still at
 //! hand; to another node after a failure, to the same one if a connection that lay idle turned out to be dead.
 
-use std::{io::ErrorKind, net::SocketAddr, sync::Arc, time::Instant};
+use std::{io::ErrorKind, net::SocketAddr, sync::Arc};
 
 use http::{Method, StatusCode};
 use rustls::pki_types::ServerName;
@@ -25,7 +25,7 @@ impl Exchange {
         let timeouts = self.ctx.timeouts();
         self.limits = h1::Limits { send: timeouts.send, read: timeouts.read };
         self.upgrade = self.wants_upgrade();
-        let began = Instant::now();
+        let mut began = None;
         let nodes = upstream.nodes.settled().await;
         let mut left = upstream.retries(&nodes);
         let mut again = false;
@@ -42,6 +42,7 @@ impl Exchange {
             let node = Arc::clone(&chosen.node);
             self.ctx.attempts.push(Attempt::new(chosen));
             self.attempted = self.ctx.started.elapsed();
+            let began = *began.get_or_insert(self.attempted);
             if !again && let Flow::Reply(reply) = chain::before_proxy(&mut self.ctx).await {
                 self.ctx.attempts.pop();
                 return Ok(self.own(reply));
@@ -59,7 +60,9 @@ impl Exchange {
                     if left == 0 || !self.may_retry(&error) {
                         return Err(error);
                     }
-                    if !upstream.retry_timeout.is_zero() && began.elapsed() > upstream.retry_timeout {
+                    if !upstream.retry_timeout.is_zero()
+                        && self.ctx.started.elapsed() > began + upstream.retry_timeout
+                    {
                         tracing::warn!(%error, node = &*node.label, "no time is left for another node");
                         return Ok(self.own(reply::error(StatusCode::BAD_GATEWAY)));
                     }
@@ -122,11 +125,11 @@ impl Exchange {
 
     /// What a connection to `node` must have in common with another to stand in for it.
     pub(super) fn key(&self, upstream: &Upstream, node: &Node) -> pool::Key {
-        let host = upstream.host(&self.ctx, node);
+        let name = |_| forward_head::server_name(upstream.host(&self.ctx, node));
         pool::Key {
             fingerprint: upstream.fingerprint,
             label: Arc::clone(&node.label),
-            server_name: upstream.tls.as_ref().map(|_| forward_head::server_name(host)),
+            server_name: upstream.tls.as_ref().map(name),
         }
     }
 
@@ -134,7 +137,8 @@ impl Exchange {
     fn idle(&self, key: &pool::Key) -> Option<h1::Connection<io::Upstream>> {
         // Whoever may not send twice looks twice: the kernel may know of an end that the runtime has not seen yet.
         let careful = !is_idempotent(&self.ctx.request.method);
-        self.client.worker.pool.borrow_mut().take(key, Instant::now(), |connection| {
+        let now = self.ctx.started + self.attempted;
+        self.client.worker.pool.borrow_mut().take(key, now, |connection| {
             connection.is_usable() && !(careful && is_at_end(connection.stream()))
         })
     }

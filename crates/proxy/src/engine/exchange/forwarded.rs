@@ -28,14 +28,22 @@ impl Told {
 }
 
 /// Says how the request reached us.
-pub(super) fn tell(headers: &mut HeaderMap, client: &Client, config: &Config) -> Told {
+pub(super) fn tell(
+    headers: &mut HeaderMap,
+    host: Option<HeaderValue>,
+    has_forwarded: bool,
+    client: &Client,
+    config: &Config,
+) -> Told {
+    let port = port(host.as_ref(), client);
     let observed = [
         (PROTO, HeaderValue::from_static(client.scheme)),
-        (HOST, host(headers)),
-        (PORT, port(headers, client)),
+        // Where an old client names no host, nginx tells its server's name.
+        (HOST, host.unwrap_or(HeaderValue::from_static("localhost"))),
+        (PORT, port),
     ];
     if config.trusted.is_empty() {
-        return overwrite(headers, observed);
+        return overwrite(headers, observed, has_forwarded);
     }
     let peer = client.peer.ip().to_canonical();
     if config.trusted.iter().any(|net| net.contains(&peer)) {
@@ -46,30 +54,27 @@ pub(super) fn tell(headers: &mut HeaderMap, client: &Client, config: &Config) ->
         }
         return Told::default();
     }
-    let mut told = overwrite(headers, observed);
+    let mut told = overwrite(headers, observed, has_forwarded);
     told.note("original_x_forwarded_for", headers.remove(FOR));
     told
 }
 
-fn overwrite(headers: &mut HeaderMap, observed: [(HeaderName, HeaderValue); 3]) -> Told {
+fn overwrite(headers: &mut HeaderMap, observed: [(HeaderName, HeaderValue); 3], has_forwarded: bool) -> Told {
     const VARIABLES: [&str; 3] =
         ["original_x_forwarded_proto", "original_x_forwarded_host", "original_x_forwarded_port"];
     let mut told = Told::default();
     for (variable, (name, value)) in VARIABLES.into_iter().zip(observed) {
         told.note(variable, headers.insert(name, value));
     }
-    told.note("original_forwarded", headers.remove(header::FORWARDED));
+    if has_forwarded {
+        told.note("original_forwarded", headers.remove(header::FORWARDED));
+    }
     told
 }
 
-/// Where an old client names no host, nginx tells its server's name.
-fn host(headers: &HeaderMap) -> HeaderValue {
-    headers.get(header::HOST).cloned().unwrap_or(HeaderValue::from_static("localhost"))
-}
-
 /// The port in `Host`, or ours.
-fn port(headers: &HeaderMap, client: &Client) -> HeaderValue {
-    let host = headers.get(header::HOST).map_or(&b""[..], HeaderValue::as_bytes);
+fn port(host: Option<&HeaderValue>, client: &Client) -> HeaderValue {
+    let host = host.map_or(&b""[..], HeaderValue::as_bytes);
     let digits = host.iter().rev().take_while(|b| b.is_ascii_digit()).count();
     let (before, port) = host.split_at(host.len() - digits);
     if port.is_empty() || before.last() != Some(&b':') || port == client.port_text.as_bytes() {

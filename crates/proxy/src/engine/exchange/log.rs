@@ -59,19 +59,25 @@ impl Exchange {
         if let Some(attempt) = self.ctx.attempts.last_mut() {
             attempt.finish(status);
         }
-        let worker = &self.client.worker;
-        let log = worker.config().access_log.clone();
-        let request = head_size(&self.ctx.request.headers) + self.ctx.request.target().len() as u64 + 16;
-        let transfer = &mut self.ctx.transfer;
-        transfer.received = request + self.body.received;
-        transfer.sent = head_size(&self.ctx.response.headers) + 64 + transfer.body_sent;
+        let log = self.client.worker.config().access_log.clone();
+        if log.is_some() || self.ctx.counted().is_some() || self.has_log_hooks() {
+            self.sum_up();
+        }
         chain::log(&self.ctx);
         if let Some(how) = self.ctx.counted() {
             self.count(how);
         }
         if let Some(format) = log {
-            worker.log.borrow_mut().write(&format, &self.ctx);
+            self.client.worker.log.borrow_mut().write(&format, &self.ctx);
         }
+    }
+
+    /// What went over the client's connection, heads included.
+    fn sum_up(&mut self) {
+        let request = head_size(&self.ctx.request.headers) + self.ctx.request.target().len() as u64 + 16;
+        let transfer = &mut self.ctx.transfer;
+        transfer.received = request + self.body.received;
+        transfer.sent = head_size(&self.ctx.response.headers) + 64 + transfer.body_sent;
     }
 
     /// Counts the request in the metrics of its route.
