@@ -178,7 +178,9 @@ fn reversed<'b>(host: &str, buffer: &'b mut [u8]) -> Cow<'b, [u8]> {
 }
 
 /// The targets under one key, first to last.
+#[derive(Default)]
 enum Leaf<T> {
+    #[default]
     None,
     /// As nearly always: found without another look into memory.
     One(Entry<T>),
@@ -244,12 +246,6 @@ impl<T: Target> Entry<T> {
 impl<T> Clone for Entry<T> {
     fn clone(&self) -> Self {
         Self { target: self.target.clone(), pattern: self.pattern.clone(), by: self.by }
-    }
-}
-
-impl<T> Default for Leaf<T> {
-    fn default() -> Self {
-        Self::None
     }
 }
 

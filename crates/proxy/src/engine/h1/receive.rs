@@ -8,6 +8,7 @@ use http_body::Frame;
 use smallvec::SmallVec;
 
 use super::{
+    super::forward_head::{KEEP_ALIVE, PROXY_CONNECTION},
     Error,
     chunked::{Chunked, Step},
 };
@@ -183,7 +184,7 @@ impl Fields {
                 return Ok(());
             }
             header::UPGRADE if self.head.status != StatusCode::SWITCHING_PROTOCOLS => return Ok(()),
-            _ if name == "keep-alive" || name == "proxy-connection" => return Ok(()),
+            _ if name == KEEP_ALIVE || name == PROXY_CONNECTION => return Ok(()),
             _ => {}
         }
         self.head.headers.try_append(name, value).map_err(|_| Self::MALFORMED)?;
