@@ -21,6 +21,7 @@ mod references;
 mod resource;
 mod rules;
 mod schema;
+mod shared_limits;
 mod ssl;
 #[cfg(test)]
 mod tests;

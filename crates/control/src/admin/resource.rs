@@ -17,7 +17,7 @@ use super::{
     place::{Place, id_text},
     references,
     rules::Rules,
-    unique,
+    shared_limits, unique,
 };
 
 /// A request for a resource, taken apart.
@@ -236,6 +236,7 @@ impl Handler<'_> {
     async fn expectations(&self, key: &Key, conf: &Value) -> Result<Vec<(Key, Expect)>, Answer> {
         let store = &*self.group.store;
         let mut expect = references::expectations(store, key, conf).await?;
+        shared_limits::check(store, self.rules, key, conf).await?;
         match key.kind {
             Kind::GlobalRules => unique::check_global_rule(store, key, conf).await?,
             Kind::Consumers | Kind::Credentials => {
@@ -257,6 +258,7 @@ impl Handler<'_> {
 /// Whether writing this asks if anyone else has something already.
 fn looks_through_a_kind(kind: Kind, conf: &Value) -> bool {
     match kind {
+        _ if shared_limits::concerns(conf) => true,
         Kind::GlobalRules => true,
         Kind::Consumers | Kind::Credentials => !unique::auth_keys(conf).is_empty(),
         _ => false,

@@ -63,6 +63,11 @@ impl Rules {
         self.checker.check_schema(kind, conf)
     }
 
+    /// Fills in the defaults of a plugin that is not on a consumer's behalf; an error where it does not fit its schema.
+    pub fn fill_plugin(&self, name: &str, conf: &mut Value) -> Result<(), String> {
+        self.checker.fill_plugin(name, schema::Place::Elsewhere, conf)
+    }
+
     pub fn schema(&self, kind: Kind) -> &'static Value {
         schema::of(kind)
     }

@@ -12,6 +12,7 @@ use super::{
     conf::lua_type,
     place::id_text,
     rules::Rules,
+    shared_limits::Groups,
 };
 
 /// The client's own revision of a resource, beside its configuration.
@@ -51,6 +52,7 @@ pub fn whole(headers: &HeaderMap, body: &[u8]) -> Result<Value, Answer> {
 /// Everything that is wrong with a configuration, resource by resource.
 pub fn errors(rules: &Rules, whole: &Value) -> Vec<Value> {
     let mut errors = Vec::new();
+    let mut groups = Groups::default();
     // Credentials stand among the consumers.
     for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Credentials) {
         if let Err((error, got)) = version(whole, kind) {
@@ -68,7 +70,11 @@ pub fn errors(rules: &Rules, whole: &Value) -> Vec<Value> {
             }
         };
         for (index, conf) in resources.iter().enumerate() {
-            let problems = [check(rules, kind, conf).err(), duplicate(kind, conf, &mut seen)];
+            let problems = [
+                check(rules, kind, conf).err(),
+                duplicate(kind, conf, &mut seen),
+                groups.check(rules, kind, conf).err(),
+            ];
             let id = name_of(conf).unwrap_or_default();
             errors.extend(problems.into_iter().flatten().map(
                 |error| json!({ "resource_type": kind, "resource_id": id, "index": index, "error": error }),

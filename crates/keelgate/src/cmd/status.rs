@@ -82,6 +82,12 @@ fn lines(view: &Value) -> Vec<String> {
             ),
         );
     }
+    for (manager, heard) in view["secrets"].as_object().into_iter().flatten() {
+        if let Some(error) = heard["last_error"].as_str() {
+            let (failing, all) = (&heard["failing"], &heard["followed"]);
+            line("secrets", format!("{manager}: {failing} of {all} can't be had: {error}"));
+        }
+    }
     for rejected in view["rejected"].as_array().into_iter().flatten() {
         let stale = if rejected["serving_stale"] == true { " (its last good form is served)" } else { "" };
         let name = format!("{}/{}", text(&rejected["kind"]), text(&rejected["id"]));

@@ -116,3 +116,49 @@ async fn a_consumer_is_asked_for_its_key() {
     let right = ask(&[("apikey", "ann-key")]).await;
     assert_eq!((right.status, upstream.last().header("x-consumer-username")), (200, "ann"));
 }
+
+#[tokio::test]
+async fn a_consumer_before_its_group_before_the_route() {
+    let (node, upstream) = (Node::start().await, Upstream::start());
+    let by = |who: &str| json!({ "response-rewrite": { "headers": { "set": { "X-By": who } } } });
+    let with = |mut plugins: Value, more: Value| {
+        testkit::gateway::merge(&mut plugins, more);
+        plugins
+    };
+    let limit = json!({ "limit-count": { "count": 2, "time_window": 600, "rejected_code": 429, "key": "consumer_name" } });
+    node.has(&[
+        ("consumer_groups/g", json!({ "plugins": with(by("group"), limit) })),
+        ("consumers/ann", json!({ "username": "ann", "group_id": "g", "plugins": by("ann") })),
+        ("consumers/ann/credentials/one", json!({ "plugins": { "key-auth": { "key": "ann-1" } } })),
+        ("consumers/ann/credentials/two", json!({ "plugins": { "key-auth": { "key": "ann-2" } } })),
+        (
+            "consumers/bob",
+            json!({ "username": "bob", "group_id": "g", "plugins": { "key-auth": { "key": "bob" } } }),
+        ),
+        ("consumers/eve", json!({ "username": "eve", "plugins": { "key-auth": { "key": "eve" } } })),
+        ("consumers/anybody", json!({ "username": "anybody", "plugins": by("anybody") })),
+        (
+            "routes/r",
+            json!({
+                "uri": "/ip", "upstream": to(&[&upstream]),
+                "plugins": with(by("route"), json!({ "key-auth": { "anonymous_consumer": "anybody" } })),
+            }),
+        ),
+    ])
+    .await;
+    let ask = async |key: &str| {
+        let headers = [("apikey", key)];
+        let answer = testkit::http::request(http::Method::GET, &node.url("/ip"), &headers, "").await.unwrap();
+        (answer.status, answer.header("x-by").to_owned())
+    };
+    for (key, by) in [("ann-1", "ann"), ("bob", "group"), ("eve", "route"), ("nobody", "anybody")] {
+        assert_eq!(ask(key).await, (200, by.to_owned()), "{key}");
+    }
+    // Whatever key she shows, it is her limit, and hers alone.
+    assert_eq!(ask("ann-2").await.0, 200);
+    assert_eq!((ask("ann-1").await.0, ask("ann-2").await.0), (429, 429));
+    assert_eq!(ask("bob").await.0, 200);
+    // What changes in the group reaches its members.
+    node.has(&[("consumer_groups/g", json!({ "plugins": by("changed") }))]).await;
+    assert_eq!((ask("ann-1").await, ask("bob").await), ((200, "ann".into()), (200, "changed".into())));
+}

@@ -130,6 +130,70 @@ fn a_consumer_brings_plugins_after_authentication() {
     assert_eq!(reply(&mut ctx).unwrap().status, StatusCode::UNAUTHORIZED);
 }
 
+/// APISIX: consumer > consumer group > route > plugin config > service (`terminology/plugin.md`).
+#[test]
+fn the_nearest_place_counts_even_where_it_only_switches_off() {
+    let off = json!({"_meta": {"disable": true}});
+    let mut lab = Lab::with(&[
+        (
+            "services/s",
+            json!({"plugins": {"auth": {}, "mark-low": mark("service"), "mark-high": mark("service")}}),
+        ),
+        ("plugin_configs/p", json!({"plugins": {"mark-low": mark("shared"), "mark-high": mark("shared")}})),
+        ("consumer_groups/g", json!({"plugins": {"mark-low": mark("group"), "mark-high": mark("group")}})),
+        (
+            "consumers/jack",
+            json!({"username": "jack", "group_id": "g", "plugins": {"mark-high": mark("jack")}}),
+        ),
+        ("consumers/jack/credentials/c", json!({"plugins": {"auth": {"key": "k"}}})),
+        ("consumers/bare", json!({"username": "bare", "plugins": {"auth": {"key": "b"}}})),
+        (
+            "routes/1",
+            json!({"uri": "/a", "service_id": "s", "plugin_config_id": "p", "plugins": {"mark-low": mark("route")}}),
+        ),
+    ]);
+    let access = |lab: &Lab, key: &str| {
+        let mut ctx = lab.request("/a", &[("key", key)]);
+        assert!(reply(&mut ctx).is_none());
+        let mut all = Trace::of(&ctx);
+        all.retain(|step| step.ends_with(".Access"));
+        all.join(" ")
+    };
+    assert_eq!(access(&lab, "b"), "shared.Access route.Access");
+    assert_eq!(access(&lab, "k"), "jack.Access group.Access");
+    lab.change(&[
+        (
+            "routes/1",
+            json!({"uri": "/a", "service_id": "s", "plugin_config_id": "p", "plugins": {"mark-low": off}}),
+        ),
+        ("consumers/jack", json!({"username": "jack", "group_id": "g", "plugins": {"mark-high": off}})),
+    ]);
+    assert_eq!(access(&lab, "b"), "shared.Access");
+    assert_eq!(access(&lab, "k"), "group.Access");
+    // A group that is gone: who belongs to it stays as he was, and is reported.
+    lab.change(&[("consumer_groups/g", Value::Null)]);
+    assert_eq!(access(&lab, "k"), "group.Access");
+    assert_eq!(lab.refused(), ["consumers/jack: consumer group g is missing or was refused"]);
+}
+
+#[test]
+fn a_consumer_found_by_a_global_rule_joins_too() {
+    let mut lab = Lab::with(&[
+        ("global_rules/1", json!({"plugins": {"auth": {}}})),
+        (
+            "consumers/jack",
+            json!({"username": "jack", "plugins": {"auth": {"key": "k"}, "mark-low": mark("jack")}}),
+        ),
+        ("routes/1", json!({"uri": "/a"})),
+    ]);
+    let mut ctx = lab.request("/a", &[("key", "k")]);
+    assert!(reply(&mut ctx).is_none());
+    assert_eq!(Trace::of(&ctx), ["auth.Rewrite", "jack.Rewrite", "jack.Access"]);
+    lab.change(&[("global_rules/1", Value::Null)]);
+    let mut ctx = lab.request("/a", &[("key", "k")]);
+    assert!(reply(&mut ctx).is_none() && Trace::of(&ctx).is_empty());
+}
+
 #[test]
 fn meta_orders_filters_disables_and_covers() {
     let lab = Lab::with(&[

@@ -28,8 +28,9 @@ use super::{
 const RETRY: Duration = Duration::from_secs(1);
 /// Secrets asked of one manager at the same time.
 const AT_ONCE: usize = 16;
-/// How long a task sleeps that has nothing to do; it is woken before.
+/// How long a task sleeps that has nothing to do, at most and at least; it is woken before.
 const IDLE: Duration = Duration::from_secs(60);
+const LEAST: Duration = Duration::from_millis(100);
 
 /// What a reference stands for, as far as that is known.
 pub struct Followed {
@@ -210,7 +211,9 @@ pub(super) async fn run(secrets: Weak<Inner>, desk: Arc<Desk>) {
             .filter(|one| one.is_of(&manager))
             .partition(|one| one.next() <= now);
         let (Some(config), false) = (config, due.is_empty()) else {
-            let next = later.iter().map(|one| one.next()).min().unwrap_or(now + IDLE).min(now + IDLE);
+            let next = later.iter().map(|one| one.next()).min().unwrap_or(now + IDLE);
+            // What is due soon after another is asked for with it.
+            let next = next.clamp(now + LEAST, now + IDLE);
             drop((inner, due, later));
             tokio::select! {
                 () = desk.woken.notified() => {}

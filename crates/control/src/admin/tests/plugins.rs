@@ -130,3 +130,61 @@ async fn the_openapi_document_has_every_kind_with_what_it_takes() {
     let parameters = document["paths"]["/consumers/{username}/credentials/{id}"]["parameters"].clone();
     assert_eq!((&parameters[0]["name"], &parameters[1]["name"]), (&json!("username"), &json!("id")));
 }
+
+#[tokio::test]
+async fn members_of_a_group_say_the_same_of_it() {
+    let api = api();
+    let limit = |count: u64, more: Value| {
+        let mut limit = json!({ "count": count, "time_window": 60, "group": "g" });
+        limit.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap_or_default());
+        json!({ "limit-count": limit })
+    };
+    let route = |plugins: Value| json!({ "uri": "/", "plugins": plugins });
+    let mismatch =
+        error("failed to check the configuration of plugin limit-count err: group conf mismatched");
+    let elsewhere = json!({ "group": "h" });
+    api.script(&[
+        ("PUT /routes/1", route(limit(2, json!({}))), 201, Value::Null),
+        // Alone in its group, it may say what it likes.
+        ("PUT /routes/1", route(limit(1, json!({}))), 200, Value::Null),
+        (
+            "PUT /services/1",
+            json!({ "plugins": limit(1, json!({ "key": "remote_addr", "_meta": { "priority": 1 } })) }),
+            201,
+            Value::Null,
+        ),
+        ("PUT /services/2", json!({ "plugins": limit(2, json!({})) }), 400, mismatch.clone()),
+        (
+            "PUT /services/2",
+            json!({ "plugins": limit(2, json!({ "_meta": { "disable": true } })) }),
+            201,
+            Value::Null,
+        ),
+        ("PUT /services/2", json!({ "plugins": limit(2, elsewhere) }), 200, Value::Null),
+        ("PATCH /routes/1", json!({ "plugins": { "limit-count": { "count": 3 } } }), 400, mismatch.clone()),
+        ("DELETE /services/1", Value::Null, 200, Value::Null),
+        ("PATCH /routes/1", json!({ "plugins": { "limit-count": { "count": 3 } } }), 200, Value::Null),
+        (
+            "POST /configs/validate",
+            json!({
+                "routes": [{ "id": "1", "uri": "/", "plugins": limit(1, json!({})) }],
+                "services": [{ "id": "1", "plugins": limit(1, json!({})) }],
+            }),
+            200,
+            Value::Null,
+        ),
+        (
+            "POST /configs/validate",
+            json!({
+                "routes": [{ "id": "1", "uri": "/", "plugins": limit(1, json!({})) }],
+                "consumers": [{ "username": "a", "plugins": limit(2, json!({})) }],
+            }),
+            400,
+            json!({ "errors": [{
+                "resource_type": "routes", "resource_id": "1", "index": 0,
+                "error": "failed to check the configuration of plugin limit-count err: group conf mismatched",
+            }] }),
+        ),
+    ])
+    .await;
+}
