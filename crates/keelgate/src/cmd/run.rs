@@ -42,6 +42,7 @@ async fn live(loaded: Loaded) -> anyhow::Result<ExitCode> {
             _ = quit.recv() => break,
             _ = interrupt.recv() => {
                 tracing::info!("stopping at once");
+                planes.abandon().await;
                 daemon.unregister();
                 return Ok(ExitCode::SUCCESS);
             }

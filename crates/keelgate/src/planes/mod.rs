@@ -13,6 +13,7 @@ use std::{
     fs, io,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
@@ -322,6 +323,14 @@ impl Planes {
     pub fn reopen_logs(&self) {
         if let Some(engine) = &self.engine {
             engine.reopen_log();
+        }
+    }
+
+    /// Keeps what must be kept, and no more: whoever is in a hurry does not wait long for a disk.
+    pub async fn abandon(self) {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        if let Some(source) = &self.source {
+            let _ = tokio::time::timeout(PATIENCE, source.stop()).await;
         }
     }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use testkit::gateway::{Gateway, SOON};
 use testkit::proxy::FaultProxy;
@@ -43,6 +44,28 @@ async fn answers(dp: &Gateway, path: &str, status: u16) {
 /// Whether a route leads to the upstream, whatever that thinks of the path.
 async fn reaches(dp: &Gateway, path: &str) -> bool {
     !dp.get(path).await.unwrap().header("x-upstream").is_empty()
+}
+
+#[tokio::test]
+async fn what_is_served_survives_a_stop_at_once() {
+    let upstream = Upstream::start();
+    let mut cp = Gateway::control_plane(KEELGATE);
+    cp.start().await;
+    let mut dp = Gateway::data_plane(KEELGATE).follow(&cp);
+    dp.start().await;
+    publish(&cp, &upstream).await;
+    dp.serves("/ip").await;
+    // One after the other, so that the last is served before the first is on disk.
+    for (id, path) in [("get", "/get"), ("headers", "/headers")] {
+        route(&cp, id, path).await;
+        dp.serves(path).await;
+    }
+    dp.process().signal(Signal::SIGINT);
+    assert!(dp.process().wait(SOON).await.success());
+    dp.kill9();
+    cp.kill9();
+    dp.spawn();
+    dp.serves("/headers").await;
 }
 
 #[tokio::test]

@@ -54,6 +54,28 @@ enum Repeat {
     IfNotDone,
 }
 
+/// Why a plain HTTP request has no answer.
+#[derive(Debug)]
+pub struct NoAnswer {
+    pub reason: String,
+    /// Whoever listens there speaks gRPC only: grpc-go of etcd 3.4 and before ends any other request so.
+    pub only_grpc: bool,
+}
+
+impl From<tonic::transport::Error> for NoAnswer {
+    fn from(error: tonic::transport::Error) -> Self {
+        let mut causes =
+            std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+        let only_grpc = causes.any(|cause| {
+            let cause = cause.downcast_ref::<h2::Error>();
+            cause.is_some_and(|h2| {
+                h2.is_remote() && h2.is_reset() && h2.reason() == Some(h2::Reason::PROTOCOL_ERROR)
+            })
+        });
+        Self { reason: chain(&error), only_grpc }
+    }
+}
+
 impl Client {
     /// Must be made inside a runtime; connects when it is first used.
     pub fn new(config: Config) -> Result<Self, Error> {
@@ -132,12 +154,10 @@ impl Client {
     pub async fn http(
         &self,
         request: http::Request<tonic::body::Body>,
-    ) -> Result<http::Response<tonic::body::Body>, String> {
+    ) -> Result<http::Response<tonic::body::Body>, NoAnswer> {
         let mut channel = self.0.hosts[self.0.current.load(Ordering::Relaxed)].channel.clone();
-        std::future::poll_fn(|context| Service::poll_ready(&mut channel, context))
-            .await
-            .map_err(|error| chain(&error))?;
-        channel.call(request).await.map_err(|error| chain(&error))
+        std::future::poll_fn(|context| Service::poll_ready(&mut channel, context)).await?;
+        Ok(channel.call(request).await?)
     }
 
     /// What a status means to the user of a store.

@@ -51,7 +51,11 @@ pub(super) async fn beat(client: &Client, beat: &Beat<'_>) -> Result<Answer, Str
         .body(tonic::body::Body::new(body))
         .map_err(|error| error.to_string())?;
     let answer = async {
-        let (head, body) = client.http(request).await?.into_parts();
+        let (head, body) = match client.http(request).await {
+            Ok(answer) => answer.into_parts(),
+            Err(none) if none.only_grpc => return Ok(Answer::Unknown),
+            Err(none) => return Err(none.reason),
+        };
         let body = Limited::new(body, LARGEST_ANSWER).collect().await.map_err(|error| error.to_string())?;
         read(head.status, &body.to_bytes())
     };
