@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use axum::{
     Json, Router,
     extract::State,
-    response::{IntoResponse, Response},
+    response::{Html, IntoResponse, Response},
     routing::{get, post},
 };
 use http::StatusCode;
@@ -73,8 +73,11 @@ pub fn router(view: Arc<View>) -> Router {
         .method_not_allowed_fallback(not_found)
 }
 
+/// nginx's page, as APISIX's control API leaves it to nginx to answer what it does not know.
 async fn not_found() -> Response {
-    error(StatusCode::NOT_FOUND, "404 Route Not Found")
+    const PAGE: &str = "<html>\r\n<head><title>404 Not Found</title></head>\r\n<body>\r\n\
+        <center><h1>404 Not Found</h1></center>\r\n<hr><center>openresty</center>\r\n</body>\r\n</html>\r\n";
+    (StatusCode::NOT_FOUND, Html(PAGE)).into_response()
 }
 
 /// The status API. APISIX's paths and answers.

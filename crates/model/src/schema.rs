@@ -16,7 +16,7 @@ use std::sync::LazyLock;
 use serde_json::{Value, json};
 
 pub use checker::{Checker, Place, plugin_schema};
-pub use extra::extra_checks;
+pub use extra::{extra_checks, hash_field, hash_variable};
 pub use validator::Validator;
 pub(crate) use validator::is_reference;
 

@@ -14,7 +14,7 @@ use proxy::plugin::Spec;
 use proxy::upstream::discovery::Kind as Discovery;
 use serde_json::{Map, Value, json};
 
-use super::{Parts, View, error};
+use super::{Parts, View, error, not_found};
 use crate::{planes, settings::SourceFrom};
 
 /// The folders that can be listed, and the word for one of them.
@@ -148,21 +148,32 @@ fn named(resource: &Resource) -> Option<Value> {
 
 async fn schema(State(view): State<Arc<View>>) -> Json<Value> {
     let parts = view.parts();
-    let main: Map<String, Value> = Kind::ALL
+    let mut main: Map<String, Value> = Kind::ALL
         .into_iter()
         .map(|kind| (kind.singular().replace(' ', "_"), model::schema::of(kind).clone()))
         .collect();
+    main.insert("plugins".to_owned(), plugins_schema());
+    main.insert("upstream_hash_vars_schema".to_owned(), model::schema::hash_variable());
+    main.insert("upstream_hash_header_schema".to_owned(), model::schema::hash_field());
     let plugins: Map<String, Value> = planes::specs(&parts.settings).map(described).collect();
     let stream_plugins: Map<String, Value> = planes::stream_specs(&parts.settings).map(described).collect();
     Json(json!({"main": main, "plugins": plugins, "stream_plugins": stream_plugins}))
 }
 
+/// The list of plugins that APISIX keeps in etcd.
+fn plugins_schema() -> Value {
+    let properties = json!({"name": {"type": "string", "minLength": 1}, "stream": {"type": "boolean"}});
+    json!({"type": "array", "items": {"type": "object", "properties": properties, "required": ["name"]}})
+}
+
 /// A plugin by its name.
 fn described(spec: &Spec) -> (String, Value) {
     let facts = spec.facts;
-    let mut entry = json!({"priority": facts.priority, "version": 0.1, "schema": (facts.schema)()});
+    let schema = model::schema::plugin_schema(&facts);
+    let mut entry = json!({"priority": facts.priority, "version": 0.1, "schema": schema});
     if let Some(consumer) = facts.consumer_schema {
         entry["consumer_schema"] = consumer();
+        entry["type"] = json!("auth");
     }
     if let Some(metadata) = facts.metadata_schema {
         entry["metadata_schema"] = metadata();
@@ -177,7 +188,7 @@ async fn discovery_dump(State(view): State<Arc<View>>, Path(kind): Path<String>)
         parts.data.as_ref().zip(Discovery::of(&kind)).and_then(|(data, kind)| data.directory().dump(kind));
     match dump {
         Some(dump) => Json(dump).into_response(),
-        None => error(StatusCode::NOT_FOUND, "404 Route Not Found"),
+        None => not_found().await,
     }
 }
 
@@ -192,6 +203,6 @@ async fn discovery_dump_file(State(view): State<Arc<View>>, Path(kind): Path<Str
     match file {
         Some(Ok(text)) => text.into_response(),
         Some(Err(reason)) => (StatusCode::SERVICE_UNAVAILABLE, reason).into_response(),
-        None => error(StatusCode::NOT_FOUND, "404 Route Not Found"),
+        None => not_found().await,
     }
 }

@@ -9,6 +9,7 @@
 //! The one rule: what is asked of the Admin API is in APISIX's documentation, and what it answers shows at the proxy.
 #![allow(clippy::unwrap_used, reason = "test code: a panic is how it fails")]
 
+mod control;
 mod declarative;
 mod door;
 mod standalone;

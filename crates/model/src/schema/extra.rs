@@ -106,15 +106,26 @@ fn brackets(upstream: &Value) -> Result<(), String> {
     Ok(())
 }
 
+static VARIABLE: Key = Key::new(concat!(
+    "^((uri|server_name|server_addr|request_uri|remote_port|remote_addr|query_string|host|hostname",
+    "|mqtt_client_id)|arg_[0-9a-zA-z_-]+)$"
+));
+static FIELD: Key = Key::new("^[a-zA-Z0-9-_]+$");
+
+/// The schema of an upstream's `key` where `hash_on` is `vars`.
+pub fn hash_variable() -> Value {
+    VARIABLE.schema()
+}
+
+/// The schema of an upstream's `key` where `hash_on` is `header` or `cookie`.
+pub fn hash_field() -> Value {
+    FIELD.schema()
+}
+
 fn hash_key(hash_on: &str, key: &str) -> Result<(), String> {
-    static VARIABLE: Key = Key::new(concat!(
-        "^((uri|server_name|server_addr|request_uri|remote_port|remote_addr|query_string|host|hostname",
-        "|mqtt_client_id)|arg_[0-9a-zA-z_-]+)$"
-    ));
-    static NAME: Key = Key::new("^[a-zA-Z0-9-_]+$");
     let fits = match hash_on {
         "vars" => &VARIABLE,
-        "header" | "cookie" => &NAME,
+        "header" | "cookie" => &FIELD,
         _ => return Ok(()),
     };
     if is_reference(key) {
@@ -134,9 +145,12 @@ impl Key {
         Self { pattern, compiled: std::sync::OnceLock::new() }
     }
 
+    fn schema(&self) -> Value {
+        serde_json::json!({"type": "string", "pattern": self.pattern})
+    }
+
     fn check(&self, key: &str) -> Result<(), String> {
-        let schema = || Validator::new(&serde_json::json!({"type": "string", "pattern": self.pattern})).ok();
-        match self.compiled.get_or_init(schema) {
+        match self.compiled.get_or_init(|| Validator::new(&self.schema()).ok()) {
             Some(validator) => validator.check(&Value::from(key)),
             None => Ok(()),
         }
