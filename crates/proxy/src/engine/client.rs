@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode, Version};
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -76,11 +76,21 @@ pub struct Client {
     head_read: Cell<Option<Instant>>,
     /// Whether the client does not take what we write.
     blocked: Cell<bool>,
-    /// Whether all answers have gone out. What is written then is hyper's own word on a head it can't read.
-    settled: Cell<bool>,
+    /// What will be written next.
+    next: Cell<Words>,
     /// The status of that word, which is kept back and said as we say it.
     unreadable: Cell<Option<StatusCode>>,
     counted: Connection,
+}
+
+/// What is written to a client.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Words {
+    /// All answers have gone out: what is written is hyper's own word on a head it can't read.
+    Hypers,
+    /// The head of an answer to an HTTP/1.0 client, which is written anew: see [`super::old_head`].
+    OldHead,
+    Answer,
 }
 
 impl Client {
@@ -111,7 +121,7 @@ impl Client {
             in_head: Cell::new(false),
             head_read: Cell::new(None),
             blocked: Cell::new(false),
-            settled: Cell::new(true),
+            next: Cell::new(Words::Hypers),
             unreadable: Cell::new(None),
             counted,
             worker,
@@ -119,11 +129,13 @@ impl Client {
     }
 
     /// A request's head has been read.
-    pub fn begin(&self) {
+    pub fn begin(&self, version: Version) {
         self.active.set(self.active.get() + 1);
         self.begun.set(self.begun.get().wrapping_add(1));
         self.in_head.set(false);
-        self.settled.set(false);
+        // Behind an answer that has not all gone out yet nobody knows where the next one begins.
+        let old = version == Version::HTTP_10 && self.next.get() == Words::Hypers;
+        self.next.set(if old { Words::OldHead } else { Words::Answer });
         self.timer.disarm();
         self.counted.is(State::Writing);
     }
@@ -179,19 +191,29 @@ impl Client {
     /// Everything written before has gone out.
     pub fn has_flushed(&self) {
         if self.active.get() == 0 {
-            self.settled.set(true);
+            self.next.set(Words::Hypers);
         }
     }
 
     /// Whether `words` are hyper's own, to be said as we say it instead.
     pub fn keeps_back(&self, words: &[u8]) -> bool {
-        if !self.settled.get() || self.http2.get() {
+        if self.next.get() != Words::Hypers || self.http2.get() {
             return false;
         }
         let status = words.strip_prefix(b"HTTP/1.").and_then(|rest| rest.get(2..5));
         let status = status.and_then(|status| StatusCode::from_bytes(status).ok());
         self.unreadable.set(status.or(Some(StatusCode::BAD_REQUEST)));
         true
+    }
+
+    /// Whether the head of an answer to an HTTP/1.0 client comes now.
+    pub fn begins_old_head(&self) -> bool {
+        self.next.get() == Words::OldHead
+    }
+
+    /// The head of an answer has gone out.
+    pub fn has_sent_head(&self) {
+        self.next.set(Words::Answer);
     }
 
     /// Whether such words wait to be said.
@@ -253,7 +275,7 @@ pub async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, 
             None => return,
         }
     }
-    let stream = Watched { stream, client: Rc::clone(&client) };
+    let stream = Watched::new(stream, Rc::clone(&client));
     if client.http2.get() {
         // Boxed, so that idle HTTP/1.1 connections don't carry the room for what they are not.
         Box::pin(http2::serve(client, stream)).await;
@@ -308,7 +330,7 @@ async fn serve_http1(client: Rc<Client>, stream: Watched) {
         service_fn(move |request| exchange::serve(Rc::clone(&client), request))
     };
     let mut builder = http1::Builder::new();
-    builder.max_header_size(config.limits.head).half_close(false);
+    builder.max_header_size(config.limits.head).half_close(false).auto_date_header(false);
     if config.limits.fields != 100 {
         builder.max_headers(config.limits.fields);
     }

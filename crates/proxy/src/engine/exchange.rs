@@ -86,7 +86,7 @@ pub async fn serve<B: Into<h1::Incoming>>(
     client: Rc<Client>,
     request: Request<B>,
 ) -> Result<Response<Body>, h1::Error> {
-    client.begin();
+    client.begin(request.version());
     client.worker.counters.request();
     let mut exchange = match Exchange::begin(&client, request) {
         Ok(exchange) => exchange,
@@ -130,7 +130,8 @@ impl Exchange {
             return Ok(self.last(StatusCode::PAYLOAD_TOO_LARGE));
         }
         let Some(upstream) = self.ctx.upstream.clone() else {
-            return Ok(self.own(reply::error(StatusCode::SERVICE_UNAVAILABLE)));
+            let lacks = self.ctx.route.as_ref().and_then(|route| route.lacks);
+            return Ok(self.own(reply::error(lacks.unwrap_or(StatusCode::SERVICE_UNAVAILABLE))));
         };
         self.forward(&upstream).await
     }
@@ -174,6 +175,10 @@ impl Exchange {
     fn respond(mut self: Box<Self>, answer: Answer) -> Response<Body> {
         self.gateway_headers();
         chain::header_filter(&mut self.ctx);
+        // An upstream's answer has the upstream's `Date`, or none: as with nginx's `proxy_pass_header Date`.
+        if matches!(answer, Answer::Own(_)) {
+            self.ctx.response.headers.entry(header::DATE).or_insert_with(|| self.client.worker.date());
+        }
         let filters = self.ctx.filters_body();
         let body = match answer {
             Answer::Own(mut bytes) if filters => {

@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_rustls::{client, server};
 
-use super::client::Client;
+use super::{client::Client, old_head::OldHead};
 
 /// TCP or TLS over it; `T` is the side we are on.
 pub enum Stream<T> {
@@ -109,6 +109,33 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Stream<T> {
 pub struct Watched {
     pub stream: Downstream,
     pub client: Rc<Client>,
+    /// What is to be written instead of the head that hyper writes.
+    old: Option<Box<OldHead>>,
+}
+
+impl Watched {
+    pub fn new(stream: Downstream, client: Rc<Client>) -> Self {
+        Self { stream, client, old: None }
+    }
+
+    /// The head of an answer to an HTTP/1.0 client, and what comes with it.
+    #[cold]
+    fn poll_old_head(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let first = bufs.first().map_or(&[][..], |buf| buf);
+        if self.old.is_none() {
+            self.old = OldHead::instead_of(first).map(Box::new);
+        }
+        let poll = match &mut self.old {
+            Some(old) => old.poll_write(&mut self.stream, cx, bufs),
+            None => Pin::new(&mut self.stream).poll_write_vectored(cx, bufs),
+        };
+        if poll.is_ready() {
+            self.old = None;
+            self.client.has_sent_head();
+        }
+        self.client.has_written(poll.is_ready());
+        poll
+    }
 }
 
 impl AsyncRead for Watched {
@@ -128,6 +155,9 @@ impl AsyncWrite for Watched {
         if this.client.keeps_back(buf) {
             return Poll::Ready(Ok(buf.len()));
         }
+        if this.client.begins_old_head() {
+            return this.poll_old_head(cx, &[IoSlice::new(buf)]);
+        }
         let poll = Pin::new(&mut this.stream).poll_write(cx, buf);
         this.client.has_written(poll.is_ready());
         poll
@@ -141,6 +171,9 @@ impl AsyncWrite for Watched {
         let this = self.get_mut();
         if this.client.keeps_back(bufs.first().map_or(&[], |buf| buf)) {
             return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
+        }
+        if this.client.begins_old_head() {
+            return this.poll_old_head(cx, bufs);
         }
         let poll = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
         this.client.has_written(poll.is_ready());

@@ -16,6 +16,7 @@ mod http3;
 pub(crate) mod io;
 mod link;
 mod listen;
+mod old_head;
 pub mod proxy_protocol;
 mod real_ip;
 mod reply;

@@ -9,10 +9,11 @@ use std::{
     os::fd::{AsRawFd as _, RawFd},
     rc::Rc,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use arc_swap::Cache;
+use http::HeaderValue;
 use tokio::{
     runtime::{Builder, LocalOptions},
     sync::{
@@ -74,6 +75,8 @@ pub struct Worker {
     config: RefCell<Rc<Config>>,
     acceptor: RefCell<tls::Acceptor>,
     leaving: Cell<Leaving>,
+    /// The time as `Date` has it, and the second since 1970 that it is of.
+    date: RefCell<(u64, HeaderValue)>,
 }
 
 /// How far a worker is on its way out.
@@ -98,6 +101,19 @@ impl Worker {
 
     pub fn acceptor(&self) -> tls::Acceptor {
         self.acceptor.borrow().clone()
+    }
+
+    /// What `Date` says now.
+    pub fn date(&self) -> HeaderValue {
+        let now = SystemTime::now();
+        let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let mut date = self.date.borrow_mut();
+        if date.0 != second
+            && let Ok(text) = HeaderValue::try_from(httpdate::fmt_http_date(now))
+        {
+            *date = (second, text);
+        }
+        date.1.clone()
     }
 
     /// Whether connections are to end once they have answered.
@@ -152,6 +168,7 @@ pub fn run(
             config: RefCell::new(Rc::new(Config::clone(&first.config))),
             acceptor: RefCell::new(first.acceptor.clone()),
             leaving: Cell::new(Leaving::Not),
+            date: RefCell::new((0, HeaderValue::from_static(""))),
             shared,
         });
         let timers = Rc::clone(&worker.timers);

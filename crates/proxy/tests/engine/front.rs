@@ -79,17 +79,45 @@ fn old_clients_are_served_as_they_expect() {
     let gateway = Gateway::to(&upstream.node());
     let mut wire = gateway.wire();
     wire.say("GET /bytes/3 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
-    let head = wire.until("\r\n\r\n").to_lowercase();
-    assert!(head.contains("connection: keep-alive") && head.contains("content-length: 3"), "{head}");
+    let head = wire.until("\r\n\r\n");
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    assert!(head.contains("\r\nConnection: keep-alive\r\n") && head.contains("Content-Length: 3"), "{head}");
     wire.take(3);
     wire.say("GET /bytes/3 HTTP/1.0\r\n\r\n");
     let rest = wire.rest();
-    assert!(rest.starts_with("HTTP/1.") && rest.contains(" 200 OK"), "{rest}");
+    assert!(rest.starts_with("HTTP/1.1 200 OK\r\n") && rest.contains("\r\nConnection: close\r\n"), "{rest}");
+    let body = rest.split_once("\r\n\r\n").unwrap().1;
+    assert_eq!(body.len(), 3, "{rest}");
     // A length that nobody knows beforehand ends with the connection.
     let mut wire = gateway.wire();
     wire.say("GET /stream/2?ms=1 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
     let rest = wire.rest();
-    assert!(!rest.contains("chunked"), "{rest}");
+    assert!(rest.contains("\r\nConnection: close\r\n") && !rest.contains("chunked"), "{rest}");
+    // Two at once: the second begins behind the first.
+    let mut wire = gateway.wire();
+    wire.say(&"GET /bytes/3 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n".repeat(2));
+    for _ in 0..2 {
+        let head = wire.until("\r\n\r\n");
+        assert!(head.starts_with("HTTP/1.") && head.contains(" 200 OK"), "{head}");
+        wire.take(3);
+    }
+}
+
+#[test]
+fn an_answer_has_its_makers_date() {
+    let dated = b"HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 0\r\n\r\n";
+    let undated = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    let head = |node: &str, path: &str| {
+        let gateway =
+            Gateway::start(&[("routes/1", json!({"uri": "/known", "upstream": {"nodes": {node: 1}}}))]);
+        let mut wire = gateway.wire();
+        wire.say(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        wire.until("\r\n\r\n")
+    };
+    let (dated, undated) = (Canned::start(dated), Canned::start(undated));
+    assert!(head(&dated.node, "/known").contains("\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT\r\n"));
+    assert!(!head(&undated.node, "/known").contains("date: "));
+    assert!(head(&undated.node, "/unknown").contains("\r\ndate: "));
 }
 
 #[test]

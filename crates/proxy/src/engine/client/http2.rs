@@ -79,6 +79,7 @@ pub async fn serve(client: Rc<Client>, stream: Watched) {
         service_fn(move |request| exchange::serve(Rc::clone(&client), request))
     };
     let connection = http2::Builder::new(Local)
+        .auto_date_header(false)
         .max_concurrent_streams(STREAMS)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)

@@ -73,6 +73,7 @@ pub(super) fn refuse(client: &Client, refusal: Refusal) -> Response<Body> {
     let mut response = Response::new(Body::whole(reply.body));
     *response.status_mut() = reply.status;
     *response.headers_mut() = reply.headers;
+    response.headers_mut().insert(header::DATE, client.worker.date());
     response.headers_mut().extend(farewell(&client.worker.config()));
     response
 }

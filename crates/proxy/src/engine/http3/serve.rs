@@ -7,7 +7,7 @@ use h3::{
     error::Code,
     server::{RequestResolver, RequestStream},
 };
-use http::{HeaderMap, HeaderValue, Response, header};
+use http::{HeaderMap, Response, header};
 use http_body::Body as _;
 use quinn::{Connecting, crypto::rustls::HandshakeData};
 use tokio::{task::JoinSet, time::timeout};
@@ -148,11 +148,5 @@ fn complete(headers: &mut HeaderMap, body: &Body) {
     }
     if let Some(length) = body.size_hint().exact().filter(|length| *length > 0) {
         headers.entry(header::CONTENT_LENGTH).or_insert(length.into());
-    }
-    if !headers.contains_key(header::DATE) {
-        let now = chrono::Utc::now().format("%a, %d %b %Y %H:%M:%S GMT").to_string();
-        if let Ok(now) = HeaderValue::try_from(now) {
-            headers.insert(header::DATE, now);
-        }
     }
 }
