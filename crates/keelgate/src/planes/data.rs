@@ -26,7 +26,7 @@ use serde_json::{Map, Value, json};
 use store::source::{Apply, Update};
 use tokio::runtime::Handle;
 
-use crate::settings::Settings;
+use crate::settings::{Settings, SourceFrom};
 
 /// How long a plan waits for secrets that nobody has asked for before.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -209,8 +209,11 @@ impl Apply for Applier {
 
 impl Under {
     pub fn new(settings: &Settings) -> anyhow::Result<Self> {
+        let from_file =
+            settings.source.as_ref().is_some_and(|source| matches!(source.from, SourceFrom::File(_)));
         let catalog = Catalog::new(super::specs(settings))
             .and_then(|catalog| catalog.with_streams(super::stream_specs(settings)))
+            .and_then(|catalog| if from_file { catalog.with_schemas() } else { Ok(catalog) })
             .map_err(anyhow::Error::msg)
             .context("the plugins")?;
         Ok(Self {

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 use serde_json::{Value, json};
+use testkit::gateway::Gateway;
 use testkit::http::{Response, request};
 use testkit::ports;
 use testkit::upstream::{Behaviour, Upstream};
@@ -108,4 +109,39 @@ async fn a_route_is_refused_where_it_is_written_not_where_it_is_served() {
     }
     let missing = node.admin(Method::GET, "routes/1", &Value::Null).await;
     assert_eq!((missing.status, missing.json()["message"].as_str()), (404, Some("Key not found")));
+}
+
+#[tokio::test]
+async fn what_a_file_says_must_fit_the_schema() {
+    let upstream = Upstream::start();
+    let mut node = Gateway::new(env!("CARGO_BIN_EXE_keelgate"), "data_plane", "yaml");
+    let yaml = format!(
+        "routes:\n\
+         - {{ id: good, uri: /ip, upstream: {{ nodes: {{ \"{to}\": 1 }}, type: roundrobin }} }}\n\
+         - {{ id: misspelt, uri: /get, upstraem: {{ nodes: {{ \"{to}\": 1 }} }} }}\n\
+         - {{ id: astray, uri: /headers, upstream_id: both }}\n\
+         - {{ id: broad, uri: /*, upstream: {{ nodes: {{ \"{to}\": 1 }} }} }}\n\
+         upstreams:\n\
+         - {{ id: both, service_name: s, discovery_type: dns, nodes: {{ \"{to}\": 1 }} }}\n#END\n",
+        to = upstream.node(),
+    );
+    std::fs::write(node.home().join("conf/apisix.yaml"), yaml).unwrap();
+    node.start().await;
+    node.serves("/ip").await;
+    let view = node
+        .config_when("what was refused", |view| view["rejected"].as_array().is_some_and(|all| all.len() == 3))
+        .await;
+    let reason = |id: &str| {
+        let all = view["rejected"].as_array().unwrap();
+        all.iter().find(|one| one["id"] == id).unwrap()["reason"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(reason("misspelt"), "invalid configuration: additional properties forbidden, found upstraem");
+    assert!(
+        reason("both").starts_with("invalid configuration: value should match only one schema"),
+        "{view}"
+    );
+    assert_eq!(reason("astray"), "upstream both is missing or was refused");
+    // Its requests are nobody else's.
+    assert_eq!(node.get("/headers").await.unwrap().status, 502);
+    assert_eq!(node.get("/get").await.unwrap().status, 200);
 }

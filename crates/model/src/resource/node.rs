@@ -82,7 +82,13 @@ impl<'de> de::Visitor<'de> for NodesVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<Node>, A::Error> {
         let mut nodes = Vec::with_capacity(seq.size_hint().unwrap_or(0));
-        while let Some(node) = seq.next_element()? {
+        while let Some(mut node) = seq.next_element::<Node>()? {
+            // nginx reads a port in a host too, and so APISIX serves it.
+            if node.port.is_none()
+                && let Ok((host, Some(port))) = split_address(&node.host)
+            {
+                (node.host, node.port) = (host.into(), Some(port));
+            }
             nodes.push(node);
         }
         Ok(nodes)

@@ -43,6 +43,9 @@ fn nodes_read_from_both_forms() {
         {"host": "::1", "weight": 0}, {"host": "a.com", "weight": 3},
     ]}));
     assert_eq!(map.nodes, list.nodes);
+    let in_host: Upstream =
+        read(&json!({"nodes": [{"host": "b:81", "weight": 2}, {"host": "[::1]:82", "weight": 1}]}));
+    assert_eq!(in_host.nodes, map.nodes[..2]);
     assert!(read::<Upstream>(&json!({"service_name": "x", "discovery_type": "dns"})).nodes.is_empty());
     assert!(serde_json::from_str::<Upstream>(r#"{"nodes":{"a:99999":1}}"#).is_err());
 }

@@ -9,6 +9,7 @@ mod stream;
 
 use std::sync::Arc;
 
+use http::StatusCode;
 use model::{
     Key, Kind, Resource,
     resource::{self, Plugins},
@@ -38,6 +39,10 @@ pub(super) struct Build<'a> {
     pub needs: Vec<Key>,
     /// The secrets it refers to.
     pub referred: Referred,
+    /// Builds a route or service also without an upstream or plugin config that it refers to.
+    pub stand_in: bool,
+    /// What is answered because of such a lack. APISIX's statuses.
+    pub lacks: Option<StatusCode>,
 }
 
 pub(super) use secrets::Referred;
@@ -46,6 +51,7 @@ type Built<T = Form> = Result<T, String>;
 
 impl Build<'_> {
     pub fn form(&mut self, resource: &Resource) -> Built {
+        self.input.catalog.check(resource)?;
         match resource.key.kind {
             Kind::Routes => self.route(read(resource)?),
             Kind::Services => self.service(read(resource)?),
@@ -82,7 +88,10 @@ impl Build<'_> {
         let shared = match &conf.plugin_config_id {
             Some(id) => match self.need(Kind::PluginConfigs, id) {
                 Some(Form::PluginConfig(chain)) => Some(Arc::clone(chain)),
-                _ => return Err(missing("plugin config", id)),
+                _ => {
+                    self.lack(StatusCode::SERVICE_UNAVAILABLE, missing("plugin config", id))?;
+                    None
+                }
             },
             None => None,
         };
@@ -95,11 +104,21 @@ impl Build<'_> {
         };
         let rule = Rule::read(&conf, service.as_ref().and_then(|service| service.hosts.as_ref()))?;
         let timeouts = conf.timeout.as_ref().map(Timeouts::read).transpose()?.map(Box::new);
-        let chain =
-            self.merged(conf.plugins, shared.as_ref(), service.as_ref().map(|service| &service.chain))?;
+        let chain = match self.lacks {
+            // The plugins that are missing may be those that keep clients out.
+            Some(_) => Arc::clone(self.plan.no_plugins()),
+            None => {
+                self.merged(conf.plugins, shared.as_ref(), service.as_ref().map(|service| &service.chain))?
+            }
+        };
         // Last: what an upstream is told of is in force.
         let upstream = match self.place(conf.upstream_id.as_deref(), conf.upstream.as_ref())? {
-            None => service.as_ref().and_then(|service| service.upstream.clone()),
+            None if conf.upstream_id.is_none() => {
+                if let Some(lacks) = service.as_ref().and_then(|service| service.lacks) {
+                    self.lack(lacks, "its service's upstream is missing or was refused".to_owned())?;
+                }
+                service.as_ref().and_then(|service| service.upstream.clone())
+            }
             own => own,
         };
         if let Some(upstream) = upstream.as_ref().filter(|upstream| upstream.scheme.is_of_streams()) {
@@ -118,7 +137,8 @@ impl Build<'_> {
                 .unwrap_or(false),
             service: service.map(|service| Arc::clone(&service.info)),
             metrics: RouteMetrics::default(),
-            end_of_line: [0; 4],
+            lacks: self.lacks,
+            end_of_line: [0; 3],
         })))
     }
 
@@ -158,6 +178,7 @@ impl Build<'_> {
             upstream,
             hosts: (!hosts.is_empty()).then(|| hosts.into()),
             websocket: conf.enable_websocket,
+            lacks: self.lacks,
         })))
     }
 
@@ -170,7 +191,7 @@ impl Build<'_> {
         match (id, inline) {
             (Some(id), _) => match self.need(Kind::Upstreams, id) {
                 Some(Form::Upstream(upstream)) => Ok(Some(Arc::clone(upstream))),
-                _ => Err(missing("upstream", id)),
+                _ => self.lack(StatusCode::BAD_GATEWAY, missing("upstream", id)).map(|()| None),
             },
             (None, Some(conf)) => {
                 let upstream = self.upstream_named(&format!("{}#upstream", self.key), conf)?;
@@ -178,6 +199,12 @@ impl Build<'_> {
             }
             (None, None) => Ok(None),
         }
+    }
+
+    /// Something is missing that a route or service can stand without, if it must.
+    fn lack(&mut self, status: StatusCode, reason: String) -> Built<()> {
+        self.lacks.get_or_insert(status);
+        if self.stand_in { Ok(()) } else { Err(reason) }
     }
 
     fn upstream(&mut self, conf: &resource::Upstream) -> Built<Arc<Upstream>> {

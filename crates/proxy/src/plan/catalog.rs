@@ -6,7 +6,11 @@
 
 use std::sync::Arc;
 
-use model::{Kind, PluginFacts, resource::Plugins, schema::Validator};
+use model::{
+    Kind, PluginFacts, Resource,
+    resource::Plugins,
+    schema::{Checker, Validator, extra_checks},
+};
 use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
 
@@ -22,6 +26,8 @@ pub struct Catalog {
     /// Those that stream routes may name.
     stream_plugins: Table,
     facts: Vec<PluginFacts>,
+    /// What resources must fit that nobody has checked yet.
+    kinds: Option<Checker>,
 }
 
 type Table = FxHashMap<&'static str, Known>;
@@ -61,6 +67,24 @@ impl Catalog {
             }
         }
         Ok(self)
+    }
+
+    /// For resources of a file, which no Admin API has checked: each must fit the schema of its kind.
+    pub fn with_schemas(self) -> Result<Self, String> {
+        Ok(Self { kinds: Some(Checker::new(&[])?), ..self })
+    }
+
+    /// The error is what APISIX's Admin API answers as `error_msg`.
+    pub(super) fn check(&self, resource: &Resource) -> Result<(), String> {
+        let Some(kinds) = &self.kinds else { return Ok(()) };
+        // These two have no schema but their plugin's and their manager's.
+        if matches!(resource.key.kind, Kind::PluginMetadata | Kind::Secrets) {
+            return Ok(());
+        }
+        let conf: Value = serde_json::from_str(&resource.value).map_err(|error| error.to_string())?;
+        let checked = kinds.check_schema(resource.key.kind, &conf);
+        checked.map_err(|error| format!("invalid configuration: {error}"))?;
+        extra_checks(resource.key.kind, &conf)
     }
 
     /// Whether stream routes may name this plugin.

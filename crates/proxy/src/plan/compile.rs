@@ -2,7 +2,8 @@
 //!
 //! The rule to know: compiling never fails. Every resource that was ever good has a *form*; a resource that is not
 //! good now is reported and keeps the form it had, until its key is deleted. So one bad resource costs no other,
-//! and least of all the traffic it served yesterday.
+//! and least of all the traffic it served yesterday. A route or service that was never good, for want of what it refers
+//! to, has a form that *stands in*: requests that it matches are answered as APISIX answers them, and not by others.
 //!
 //! It is incremental, and the first time is no exception: then everything has changed. What is to be done stands in
 //! one ordered set of keys. [`Key`]s are ordered by kind, and a kind refers only to kinds before it, so taking the
@@ -141,6 +142,7 @@ impl<'a> Work<'a> {
             return;
         };
         self.compiled += 1;
+        let has_good = self.has_good(key);
         let mut build = Build {
             input: self.input,
             plan: &self.plan,
@@ -148,25 +150,36 @@ impl<'a> Work<'a> {
             key,
             needs: Vec::new(),
             referred: Referred::default(),
+            stand_in: false,
+            lacks: None,
         };
-        let built = build.form(resource);
+        let mut built = build.form(resource);
+        let (refused, waits) = (built.as_ref().err().cloned(), build.referred.waits);
+        if refused.is_some() && build.lacks.is_some() && !has_good {
+            (build.stand_in, build.lacks) = (true, None);
+            built = build.form(resource);
+        }
         let (needs, mut referred) = (build.needs, build.referred);
         match std::mem::take(&mut referred.followed) {
             none if none.is_empty() => self.plan.secrets.remove(key),
             some => self.plan.secrets.insert(key.clone(), some.into()),
         };
-        match built {
-            Ok(form) => {
-                self.plan.rejected.remove(key);
-                self.plug(&form);
-                if let Some(old) = self.plan.forms.insert(key.clone(), form) {
-                    self.unplug(&old);
-                }
-                self.follow(key);
+        if let Ok(form) = built {
+            self.plug(&form);
+            if let Some(old) = self.plan.forms.insert(key.clone(), form) {
+                self.unplug(&old);
             }
-            Err(reason) => self.reject(key, referred.hide(reason), referred.waits),
+            self.follow(key);
+        }
+        match refused {
+            None => drop(self.plan.rejected.remove(key)),
+            Some(reason) => self.reject(key, referred.hide(reason), waits),
         }
         self.plan.links.extend(needs.into_iter().map(|needed| (needed, key.clone())));
+    }
+
+    fn has_good(&self, key: &Key) -> bool {
+        self.plan.forms.get(key).is_some_and(|form| !form.is_stand_in())
     }
 
     /// Puts everything that refers to `key` into the set of what is due.
@@ -184,7 +197,7 @@ impl<'a> Work<'a> {
 
     /// What `waits` for a secret is no news: it comes into force by itself, or is refused with a reason.
     fn reject(&mut self, key: &Key, reason: String, waits: bool) {
-        let serving_stale = self.plan.forms.contains_key(key);
+        let serving_stale = self.has_good(key);
         let before = self.plan.rejected.get(key).filter(|before| before.reason == reason);
         let since = before.map_or(self.now, |before| before.since);
         if before.is_none() && !waits {

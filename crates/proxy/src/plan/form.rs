@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::StatusCode;
 use imbl::OrdMap;
 use model::Key;
 use serde_json::Value;
@@ -42,6 +43,15 @@ pub(super) enum Form {
 }
 
 impl Form {
+    /// Whether it only stands in for a form that there never was: see [`Route::lacks`].
+    pub fn is_stand_in(&self) -> bool {
+        match self {
+            Self::Route(route) => route.lacks.is_some(),
+            Self::Service(service) => service.lacks.is_some(),
+            _ => false,
+        }
+    }
+
     /// Where requests go that end here.
     pub fn upstream(&self) -> Option<&Arc<Upstream>> {
         match self {
@@ -60,6 +70,8 @@ pub(super) struct ServiceForm {
     pub upstream: Option<Arc<Upstream>>,
     pub hosts: Option<Arc<[Box<str>]>>,
     pub websocket: Option<bool>,
+    /// As [`Route::lacks`].
+    pub lacks: Option<StatusCode>,
 }
 
 pub(super) struct ConsumerForm {

@@ -12,6 +12,7 @@ mod report;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use http::StatusCode;
 use imbl::{OrdMap, OrdSet};
 use model::{Key, Snapshot};
 use rustc_hash::FxHashMap;
@@ -150,8 +151,11 @@ pub struct Route {
     pub service: Option<Arc<Service>>,
     /// Metric handles, made when they are first used.
     pub metrics: RouteMetrics,
+    /// What is answered in the place of an upstream: its upstream or plugin config was missing ever since there was
+    /// this route. It is there nevertheless, as in APISIX: no broader route may take its requests.
+    pub lacks: Option<StatusCode>,
     /// With an `Arc`'s two counters the next one begins in a line of its own too.
-    pub(crate) end_of_line: [u64; 4],
+    pub(crate) end_of_line: [u64; 3],
 }
 
 const _: () = assert!((size_of::<Route>() + 2 * size_of::<usize>()).is_multiple_of(64));

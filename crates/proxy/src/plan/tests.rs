@@ -113,6 +113,37 @@ fn a_bad_resource_costs_no_other_and_keeps_its_last_good_form() {
 }
 
 #[test]
+fn what_was_never_whole_keeps_its_requests_from_others() {
+    let lacks = |lab: &Lab, path: &str| {
+        let ctx = lab.request(path, &[]);
+        let route = ctx.route.as_ref().unwrap();
+        (route.id.to_string(), route.lacks.map(|status| status.as_u16()), !ctx.chain.plugins().is_empty())
+    };
+    let mark = json!({"mark-low": {"label": "own"}});
+    let mut lab = Lab::with(&[
+        ("routes/all", json!({"uri": "/*", "upstream": to(9)})),
+        ("routes/1", json!({"uri": "/1", "upstream_id": "u", "plugins": mark})),
+        ("routes/2", json!({"uri": "/2", "plugin_config_id": "p", "upstream": to(2), "plugins": mark})),
+        ("routes/3", json!({"uri": "/3", "service_id": "s"})),
+        ("routes/4", json!({"uri": "/4", "service_id": "gone", "upstream": to(4)})),
+        ("services/s", json!({"upstream_id": "u"})),
+    ]);
+    assert_eq!(lab.report.rejected.len(), 5, "{:?}", lab.refused());
+    assert!(lab.report.rejected.iter().all(|rejected| !rejected.serving_stale));
+    assert_eq!(lacks(&lab, "/1"), ("1".to_owned(), Some(502), true));
+    assert_eq!(lacks(&lab, "/2"), ("2".to_owned(), Some(503), false));
+    assert_eq!(lacks(&lab, "/3"), ("3".to_owned(), Some(502), false));
+    // As in APISIX, which hosts such a route is for is not known.
+    assert_eq!(served(&lab, "/4"), Some(("all".to_owned(), Some(9))));
+    lab.change(&[("upstreams/u", to(1)), ("plugin_configs/p", json!({"plugins": {}}))]);
+    assert_eq!(lab.refused(), ["routes/4: service gone is missing or was refused"]);
+    assert_eq!((port(&lab, "/1"), port(&lab, "/2"), port(&lab, "/3")), (Some(1), Some(2), Some(1)));
+    // What was whole once stays as it was.
+    lab.change(&[("upstreams/u", Value::Null), ("plugin_configs/p", Value::Null)]);
+    assert_eq!((port(&lab, "/1"), port(&lab, "/2"), port(&lab, "/3")), (Some(1), Some(2), Some(1)));
+}
+
+#[test]
 fn what_refers_to_something_follows_it() {
     let mut lab = Lab::with(&[
         ("routes/1", json!({"uri": "/1", "service_id": "s"})),
@@ -120,7 +151,10 @@ fn what_refers_to_something_follows_it() {
     ]);
     assert_eq!(
         lab.refused(),
-        ["services/s: upstream u is missing or was refused", "routes/1: service s is missing or was refused"]
+        [
+            "services/s: upstream u is missing or was refused",
+            "routes/1: its service's upstream is missing or was refused"
+        ]
     );
     lab.change(&[("upstreams/u", to(1))]);
     assert_eq!(lab.refused(), [""; 0]);
