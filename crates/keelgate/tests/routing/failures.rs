@@ -120,6 +120,7 @@ async fn what_a_file_says_must_fit_the_schema() {
          - {{ id: good, uri: /ip, upstream: {{ nodes: {{ \"{to}\": 1 }}, type: roundrobin }} }}\n\
          - {{ id: misspelt, uri: /get, upstraem: {{ nodes: {{ \"{to}\": 1 }} }} }}\n\
          - {{ id: astray, uri: /headers, upstream_id: both }}\n\
+         - {{ id: bare, uri: /anything, plugin_config_id: none, upstream: {{ nodes: {{ \"{to}\": 1 }}, type: roundrobin }} }}\n\
          - {{ id: broad, uri: /*, upstream: {{ nodes: {{ \"{to}\": 1 }} }} }}\n\
          upstreams:\n\
          - {{ id: both, service_name: s, discovery_type: dns, nodes: {{ \"{to}\": 1 }} }}\n#END\n",
@@ -129,7 +130,7 @@ async fn what_a_file_says_must_fit_the_schema() {
     node.start().await;
     node.serves("/ip").await;
     let view = node
-        .config_when("what was refused", |view| view["rejected"].as_array().is_some_and(|all| all.len() == 3))
+        .config_when("what was refused", |view| view["rejected"].as_array().is_some_and(|all| all.len() == 4))
         .await;
     let reason = |id: &str| {
         let all = view["rejected"].as_array().unwrap();
@@ -143,5 +144,6 @@ async fn what_a_file_says_must_fit_the_schema() {
     assert_eq!(reason("astray"), "upstream both is missing or was refused");
     // Its requests are nobody else's.
     assert_eq!(node.get("/headers").await.unwrap().status, 502);
+    assert_eq!(node.get("/anything").await.unwrap().status, 503);
     assert_eq!(node.get("/get").await.unwrap().status, 200);
 }

@@ -129,7 +129,8 @@ impl Build<'_> {
             name: conf.name.map(Into::into),
             rule,
             chain,
-            upstream,
+            // Without the plugins that are missing nothing must reach it.
+            upstream: upstream.filter(|_| self.lacks.is_none()),
             timeouts,
             websocket: conf
                 .enable_websocket

@@ -117,6 +117,7 @@ fn what_was_never_whole_keeps_its_requests_from_others() {
     let lacks = |lab: &Lab, path: &str| {
         let ctx = lab.request(path, &[]);
         let route = ctx.route.as_ref().unwrap();
+        assert!(ctx.upstream.is_none(), "{path} is served without what it lacks");
         (route.id.to_string(), route.lacks.map(|status| status.as_u16()), !ctx.chain.plugins().is_empty())
     };
     let mark = json!({"mark-low": {"label": "own"}});
