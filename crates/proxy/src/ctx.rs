@@ -248,6 +248,18 @@ impl Ctx {
         true
     }
 
+    /// A request of which nothing is known but that it was refused with this.
+    pub(crate) fn refused(
+        plan: Arc<Plan>,
+        status: StatusCode,
+        client: SocketAddr,
+        server: SocketAddr,
+    ) -> Self {
+        let mut ctx = Self::new(plan, RequestHead::none(), client, server);
+        ctx.response.status = status;
+        ctx
+    }
+
     /// A session that has begun and is not matched yet.
     pub fn of_session(plan: Arc<Plan>, session: Session, client: SocketAddr, server: SocketAddr) -> Self {
         let mut ctx = Self::new(plan, RequestHead::none(), client, server);

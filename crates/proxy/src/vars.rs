@@ -238,7 +238,7 @@ const FAMILIES: [&str; 11] = [
 
 impl Fixed {
     fn read(self, ctx: &Ctx) -> Option<Cow<'_, str>> {
-        if ctx.session.is_some() && self.is_of_requests() {
+        if ctx.request.is_none() && self.is_of_requests() {
             return None;
         }
         let request = &ctx.request;
@@ -299,7 +299,7 @@ impl Fixed {
         })
     }
 
-    /// Whether a session has no such thing.
+    /// Whether a session has no such thing, nor a request that could not be read.
     fn is_of_requests(self) -> bool {
         matches!(
             self,

@@ -90,6 +90,11 @@ impl RequestHead {
         }
     }
 
+    /// Whether it is [`RequestHead::none`].
+    pub(crate) fn is_none(&self) -> bool {
+        self.scheme.is_empty()
+    }
+
     /// The path and query as the client sent them, unless a plugin set another query.
     pub fn target(&self) -> &str {
         self.target.as_str()

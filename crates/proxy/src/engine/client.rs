@@ -230,6 +230,14 @@ impl Client {
         ctx.set_var("proxy_protocol_server_port", destination.port().to_string());
     }
 
+    /// A head that is refused is in the access log as in nginx's, without what is not known of it.
+    pub fn log_refused(&self, status: StatusCode, body: usize) {
+        let Some(format) = self.worker.config().access_log.clone() else { return };
+        let mut ctx = Ctx::refused(self.worker.plan(), status, self.peer, self.local);
+        ctx.transfer.body_sent = body as u64;
+        self.worker.log.borrow_mut().write(&format, &ctx);
+    }
+
     /// The answer to a head that can't be read.
     fn unreadable(&self) -> Option<Vec<u8>> {
         let config = self.worker.config();
@@ -238,6 +246,7 @@ impl Client {
             other => reply::error(other),
         };
         tracing::info!(client = %self.peer, status = reply.status.as_u16(), "a request can't be read");
+        self.log_refused(reply.status, reply.body.len());
         let mut headers = reply.headers;
         headers.extend(farewell(&config));
         Some(reply::on_the_wire(reply.status, &headers, &reply.body))

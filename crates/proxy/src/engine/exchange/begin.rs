@@ -69,6 +69,7 @@ impl Exchange {
 /// The answer to a request that never becomes one. It is the connection's last.
 pub(super) fn refuse(client: &Client, refusal: Refusal) -> Response<Body> {
     let reply = refusal.reply();
+    client.log_refused(reply.status, reply.body.len());
     client.finish(std::time::Instant::now());
     let mut response = Response::new(Body::whole(reply.body));
     *response.status_mut() = reply.status;
