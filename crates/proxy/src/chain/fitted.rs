@@ -26,6 +26,9 @@ impl Fitted {
     /// Builds a plugin from its configuration, which is checked and has its defaults.
     pub fn new(spec: &'static Spec, conf: &Value, env: &Env<'_>) -> Result<Self, String> {
         let meta = &conf["_meta"];
+        if meta.get("pre_function").is_some() {
+            return Err("_meta.pre_function is Lua, which this gateway does not run: leave it out".to_owned());
+        }
         Ok(Self {
             spec,
             hooks: Some((spec.build)(conf, env)?),

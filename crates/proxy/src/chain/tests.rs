@@ -221,8 +221,13 @@ fn meta_orders_filters_disables_and_covers() {
             "routes/5",
             json!({"uri": "/off", "plugins": {"mark-low": {"fail": true, "_meta": {"disable": true}}}}),
         ),
+        (
+            "routes/6",
+            json!({"uri": "/lua", "plugins": {"mark-low": {"_meta": {"pre_function": "return 1"}}}}),
+        ),
     ]);
-    assert_eq!(lab.refused(), [""; 0]);
+    assert_eq!(lab.refused().len(), 1);
+    assert!(lab.refused()[0].contains("routes/6") && lab.refused()[0].contains("_meta.pre_function is Lua"));
     let traced = |target: &str| {
         let mut ctx = lab.request(target, &[]);
         let reply = reply(&mut ctx);

@@ -120,7 +120,8 @@ impl Answer {
             told.map_or_else(String::new, |told| format!(": {}", told.chars().take(200).collect::<String>()));
         let text = format!("status {}{told}", self.status);
         match self.status {
-            429 | 500.. => Failure::Unheard(text),
+            // A server in trouble, not one secret of it.
+            429 | 502..=504 => Failure::Unheard(text),
             _ => Failure::Refused(text),
         }
     }

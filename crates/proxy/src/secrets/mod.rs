@@ -11,6 +11,7 @@
 //! ```
 
 mod ask;
+mod desk;
 mod follow;
 mod kept;
 pub mod manager;
@@ -26,7 +27,6 @@ use std::{
 use model::{Key, Kind, secrets::Keyring};
 use rustc_hash::FxHashMap;
 use rustls::RootCertStore;
-use serde_json::Value;
 use tokio::{
     runtime::Handle,
     sync::{Notify, watch},
@@ -36,7 +36,8 @@ use tokio::{
 pub use follow::Followed;
 pub use manager::Manager;
 
-use follow::Desk;
+use desk::Desk;
+use follow::Outcome;
 use kept::Kept;
 
 /// `apisix.lru.secret`.
@@ -225,7 +226,7 @@ impl Inner {
             return;
         }
         let desk = Arc::new(Desk::new(manager));
-        let task = runtime.spawn(follow::run(Arc::downgrade(self), Arc::clone(&desk)));
+        let task = runtime.spawn(desk::run(Arc::downgrade(self), Arc::clone(&desk)));
         desks.insert(manager.id.clone(), Running { desk, task });
     }
 
@@ -240,10 +241,9 @@ impl Inner {
     }
 
     /// Takes an answer over, and has those who refer to it compiled where that matters.
-    fn settle(&self, followed: &Followed, answer: Result<Value, String>, times: Times) {
-        let kept = answer.as_ref().ok().cloned();
-        if followed.settle(answer, times) {
-            if let Some(value) = kept {
+    fn settle(&self, followed: &Followed, outcome: Outcome, times: Times) {
+        if followed.settle(outcome, times) {
+            if let Ok(value) = followed.value() {
                 self.kept.put(followed, value);
             }
             lock(&self.news).insert(key(&followed.reference));

@@ -178,6 +178,33 @@ fn a_restart_without_the_manager_goes_by_the_last_values() {
 }
 
 #[test]
+fn a_manager_that_is_down_is_not_asked_for_each_of_its_secrets() {
+    let (manager, mut story) = (SecretManager::start(Fake::Vault), Story::new());
+    manager.refuse(Some(503));
+    let names: Vec<String> = (0..100).map(|at| format!("c{at}")).collect();
+    let consumers = names.iter().map(|name| {
+        manager.set(&format!("kv/{name}"), &json!({"key": format!("key of {name}")}));
+        let reference = format!("$secret://vault/1/{name}/key");
+        let conf = json!({"username": name, "plugins": {"auth": {"key": reference}}});
+        (format!("consumers/{name}"), conf)
+    });
+    let mut resources: Vec<_> = consumers.collect();
+    resources.push((vault(&manager).0.to_owned(), vault(&manager).1));
+    let resources: Vec<_> = resources.iter().map(|(key, conf)| (&**key, conf.clone())).collect();
+    story.put(&resources);
+    assert_eq!(story.lab.report.rejected.len(), 100);
+    assert!(
+        story.lab.refused()[0].contains("can't be had from vault/1: status 503"),
+        "{:?}",
+        story.lab.refused()
+    );
+    assert!(manager.requests().len() < 50, "{}", manager.requests().len());
+    manager.refuse(None);
+    story.wait(|lab| lab.refused().is_empty());
+    assert!(names.iter().all(|name| knows(&story.lab, &format!("key of {name}"))));
+}
+
+#[test]
 fn google_is_asked_with_a_token_for_the_account() {
     let (manager, mut story) = (SecretManager::start(Fake::Gcp), Story::new());
     manager.set("jack", &json!("{\"key\": \"one\"}"));
