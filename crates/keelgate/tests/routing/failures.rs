@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 use serde_json::{Value, json};
-use testkit::gateway::Gateway;
-use testkit::http::{Response, request};
+use testkit::gateway::{Gateway, SOON};
+use testkit::http::{Response, get, request};
 use testkit::ports;
 use testkit::upstream::{Behaviour, Upstream};
+use testkit::wait::eventually;
 
 use crate::{Node, to, to_with};
 
@@ -146,4 +147,30 @@ async fn what_a_file_says_must_fit_the_schema() {
     assert_eq!(node.get("/headers").await.unwrap().status, 502);
     assert_eq!(node.get("/anything").await.unwrap().status, 503);
     assert_eq!(node.get("/get").await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn the_answer_to_a_client_that_has_left_is_given_to_nobody_else() {
+    let node = Node::with(json!({ "nginx_config": { "worker_processes": 1 } })).await;
+    let upstream = Upstream::start();
+    node.has(&[("routes/r", json!({ "uri": "/*", "upstream": to(&[&upstream]) }))]).await;
+    // There is a connection to be used again.
+    assert_eq!(node.get("/anything/first").await.unwrap().status, 200);
+    for number in 0..3 {
+        let path = format!("/delay/0.{number}5");
+        let url = node.url(&path);
+        let leaving = tokio::spawn(async move { get(&url).await });
+        let seen = eventually(SOON, format!("{path} at the node"), async || {
+            let mut seen = upstream.seen().into_iter();
+            seen.find(|seen| seen.uri.path() == path).ok_or("nothing")
+        })
+        .await;
+        leaving.abort();
+        for turn in 0..5 {
+            let path = format!("/anything/{number}-{turn}");
+            let answer = node.get(&path).await.unwrap();
+            assert!(answer.status == 200 && answer.text().contains(&path), "{path}: {}", answer.text());
+        }
+        assert_ne!(upstream.last().connection, seen.connection);
+    }
 }

@@ -168,3 +168,35 @@ async fn checks_over_tls_believe_only_whom_they_are_told_to() {
     node.has(&[("routes/r", route(false))]).await;
     becomes(&node, "routes/r", &upstream, "healthy").await;
 }
+
+#[tokio::test]
+async fn a_client_that_breaks_off_says_nothing_of_the_node() {
+    let log = json!({ "enable_access_log": true, "access_log_format": "$request_uri $status" });
+    let node = Node::with(json!({ "nginx_config": { "http": log } })).await;
+    let upstream = Upstream::start();
+    let checks = json!({
+        "active": { "healthy": { "interval": 3600 }, "unhealthy": { "interval": 3600 } },
+        "passive": { "unhealthy": {
+            "http_statuses": [500, 502, 503, 504], "http_failures": 1, "tcp_failures": 1, "timeouts": 1,
+        } },
+    });
+    let route = json!({ "uri": "/*", "upstream": to_with(&[&upstream], json!({ "checks": checks })) });
+    node.has(&[("routes/r", route)]).await;
+    assert_eq!(node.get("/ip").await.unwrap().status, 200);
+    let url = node.url("/delay/60");
+    let request = tokio::spawn(async move { get(&url).await });
+    eventually(SOON, "the request at the node", async || {
+        let seen = upstream.seen();
+        expect(seen.iter().any(|seen| seen.uri.path() == "/delay/60"), seen.len())
+    })
+    .await;
+    request.abort();
+    let file = node.home().join("logs/access.log");
+    eventually(SOON, "the request's end", async || {
+        let lines = std::fs::read_to_string(&file).unwrap_or_default();
+        expect(lines.contains("/delay/60 499"), lines)
+    })
+    .await;
+    assert_eq!(state(&node, "routes/r", &upstream).await, "healthy");
+    assert_eq!(node.get("/ip").await.unwrap().status, 200);
+}

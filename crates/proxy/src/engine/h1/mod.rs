@@ -97,7 +97,8 @@ pub struct Connection<S> {
     timer: Timer,
     out: Sending,
     framing: Framing,
-    /// Whether another request may follow this one.
+    /// Whether another request may follow this one: not before the head of its response has said so. Of a client that
+    /// left earlier, the response is still to come.
     keep_alive: bool,
     /// Requests that were sent over it.
     pub requests: u64,
@@ -131,6 +132,7 @@ impl<S: Stream> Connection<S> {
     pub fn begin(&mut self, chunked: bool) -> &mut Vec<u8> {
         self.requests += 1;
         self.received = 0;
+        self.keep_alive = false;
         self.timer.disarm();
         self.out.begin(chunked)
     }
