@@ -30,7 +30,12 @@ pub struct Echo {
 impl Echo {
     /// Over TCP.
     pub fn tcp() -> Self {
-        Self::on(ports::address(), None)
+        Self::tcp_at(ports::address())
+    }
+
+    /// Over TCP, at an address whose port is leased.
+    pub fn tcp_at(address: SocketAddr) -> Self {
+        Self::on(address, None)
     }
 
     /// Over TLS: after its port it says the name it was asked for.
@@ -62,14 +67,28 @@ impl Echo {
 
     /// Over UDP: each datagram comes back with `PORT|` before it.
     pub fn udp() -> Self {
-        let address = ports::address();
+        Self::udp_at(ports::address())
+    }
+
+    /// Over UDP, at an address whose port is leased.
+    pub fn udp_at(address: SocketAddr) -> Self {
+        Self::datagrams(address, |own, _| own)
+    }
+
+    /// Over UDP: the port is the sender's, which is another for each session of a gateway.
+    pub fn telling_senders() -> Self {
+        Self::datagrams(ports::address(), |_, sender| sender)
+    }
+
+    fn datagrams(address: SocketAddr, told: fn(u16, u16) -> u16) -> Self {
         let socket = std::net::UdpSocket::bind(address).expect("the node listens");
         socket.set_nonblocking(true).expect("a socket that does not block");
         let task = Task::spawn(async move {
             let socket = UdpSocket::from_std(socket).expect("a socket of tokio's");
             let mut datagram = vec![0; 65_536];
             while let Ok((length, from)) = socket.recv_from(&mut datagram).await {
-                let answer = [format!("{}|", address.port()).as_bytes(), &datagram[..length]].concat();
+                let port = told(address.port(), from.port());
+                let answer = [format!("{port}|").as_bytes(), &datagram[..length]].concat();
                 let _ = socket.send_to(&answer, from).await;
             }
         });

@@ -1,4 +1,5 @@
-//! TCP sessions through everything: the control plane dies and returns, the data plane reloads, the route goes.
+//! TCP sessions through everything: the control plane dies and returns, the data plane reloads, the route goes; and
+//! stream routes out of the bucket.
 
 use std::net::SocketAddr;
 
@@ -20,14 +21,19 @@ async fn goes_to(port: SocketAddr, node: Option<&Echo>) {
     .await;
 }
 
+/// Settings by which streams are proxied, at these ports.
+fn streams(ports: &[SocketAddr]) -> Value {
+    let tcp: Value = ports.iter().map(|port| json!(port.to_string())).collect();
+    json!({ "apisix": { "proxy_mode": "http&stream", "stream_proxy": { "tcp": tcp } } })
+}
+
+fn to(node: &Echo) -> Value {
+    json!({ "upstream": { "type": "roundrobin", "nodes": { node.node(): 1 } } })
+}
+
 #[tokio::test]
 async fn tcp_sessions_outlive_everything_around_them() {
     let (one, two, port, other) = (Echo::tcp(), Echo::tcp(), ports::address(), ports::address());
-    let streams = |ports: &[SocketAddr]| {
-        let tcp: Value = ports.iter().map(|port| json!(port.to_string())).collect();
-        json!({ "apisix": { "proxy_mode": "http&stream", "stream_proxy": { "tcp": tcp } } })
-    };
-    let to = |node: &Echo| json!({ "upstream": { "type": "roundrobin", "nodes": { node.node(): 1 } } });
     let mut cp = Gateway::control_plane(KEELGATE).with(json!({ "apisix": { "proxy_mode": "http&stream" } }));
     cp.start().await;
     cp.put("stream_routes/1", &to(&one)).await;
@@ -71,4 +77,48 @@ async fn tcp_sessions_outlive_everything_around_them() {
     dp.kill9();
     dp.start().await;
     goes_to(port, Some(&two)).await;
+}
+
+#[tokio::test]
+async fn stream_routes_come_from_the_bucket() {
+    let mut moto = storage().await;
+    let (one, two, three) = (Echo::tcp(), Echo::tcp(), Echo::tcp());
+    let [port, alone] = [ports::address(), ports::address()];
+    let mut cp = control_plane(&moto).with(json!({ "apisix": { "proxy_mode": "http&stream" } }));
+    cp.start().await;
+    cp.put("stream_routes/1", &to(&one)).await;
+    backed_up(&cp, &moto, 1).await;
+    cp.kill9();
+
+    // Both start for the first time: the one would follow the control plane, the other knows of the bucket alone.
+    let mut dp = data_plane(&cp, &moto).with(streams(&[port]));
+    let mut bare = falling_back(Gateway::new(KEELGATE, "data_plane", "json"), &moto).with(streams(&[alone]));
+    dp.start().await;
+    bare.start().await;
+    let mut lines = Vec::new();
+    for (node, port) in [(&dp, port), (&bare, alone)] {
+        node.source("bucket").await;
+        goes_to(port, Some(&one)).await;
+        let mut line = Line::open(port).await.unwrap();
+        line.expect(&format!("{}|", one.port())).await.unwrap();
+        lines.push(line);
+    }
+    let mut all_hear = async |after: &str| {
+        for line in &mut lines {
+            line.hears(after).await.unwrap_or_else(|error| panic!("after {after}: {error:#}"));
+        }
+    };
+
+    cp.start().await;
+    dp.source("control_plane").await;
+    all_hear("the control plane's return").await;
+    cp.put("stream_routes/1", &to(&two)).await;
+    goes_to(port, Some(&two)).await;
+    goes_to(alone, Some(&two)).await;
+    all_hear("a change, and its backup").await;
+    moto.kill9();
+    cp.put("stream_routes/1", &to(&three)).await;
+    goes_to(port, Some(&three)).await;
+    goes_to(alone, Some(&two)).await;
+    all_hear("the bucket's death").await;
 }

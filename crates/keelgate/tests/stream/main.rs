@@ -5,12 +5,14 @@
 //! | which route a session finds, which node it gets | `matching.rs` |
 //! | ends, resets, silence, TLS, the PROXY protocol | `sessions.rs` |
 //! | datagrams | `udp.rs` |
+//! | IPv6, names, and nodes that are known to be down | `nodes.rs` |
 //! | what is refused, told, counted and logged | `telling.rs` |
 //!
 //! The one rule: a change is in force when a session says so; see [`Node::has`].
 #![allow(clippy::unwrap_used, reason = "test code: a panic is how it fails")]
 
 mod matching;
+mod nodes;
 mod sessions;
 mod telling;
 mod udp;
@@ -40,13 +42,20 @@ impl Node {
     }
 
     async fn with(settings: Value) -> Self {
+        Self::with_more(&[], &[], settings).await
+    }
+
+    /// With further ports of TCP and UDP.
+    async fn with_more(more_tcp: &[SocketAddr], more_udp: &[SocketAddr], settings: Value) -> Self {
         let [tcp, tls, udp, marker] = std::array::from_fn(|_| ports::address());
+        let also =
+            |ports: &[SocketAddr]| ports.iter().map(|port| json!(port.to_string())).collect::<Vec<_>>();
+        let mut tcp_ports = also(&[tcp, marker]);
+        tcp_ports.push(json!({ "addr": tls.to_string(), "tls": true }));
+        tcp_ports.extend(also(more_tcp));
+        let udp_ports = [also(&[udp]), also(more_udp)].concat();
         let mut conf = json!({ "apisix": {
-            "proxy_mode": "http&stream",
-            "stream_proxy": {
-                "tcp": [tcp.to_string(), { "addr": tls.to_string(), "tls": true }, marker.to_string()],
-                "udp": [udp.to_string()],
-            },
+            "proxy_mode": "http&stream", "stream_proxy": { "tcp": tcp_ports, "udp": udp_ports },
         } });
         merge(&mut conf, settings);
         let mut gateway = Gateway::traditional(env!("CARGO_BIN_EXE_keelgate")).with(conf);

@@ -1,5 +1,7 @@
 //! Datagrams.
 
+use std::process::Command;
+
 use serde_json::json;
 use testkit::echo::Echo;
 use tokio::net::UdpSocket;
@@ -65,4 +67,75 @@ async fn a_socket_on_all_addresses_answers_from_the_one_that_was_asked() {
     // A connected socket takes answers from nobody else.
     let socket = client("127.0.0.1", SocketAddr::new([127, 0, 0, 5].into(), port)).await;
     assert_eq!(asks(&socket, "hello").await, format!("{}|hello", echo.port()));
+}
+
+/// Which session a client has: the port its node sees.
+async fn session(socket: &UdpSocket) -> String {
+    asks(socket, "which?").await
+}
+
+#[tokio::test]
+async fn a_session_outlives_reloads() {
+    let echo = Echo::telling_senders();
+    let mut node = Node::start().await;
+    node.has(&[("stream_routes/1", json!({ "upstream": to(&[&echo]) }))]).await;
+    let socket = client("127.0.0.1", node.udp).await;
+    let first = session(&socket).await;
+    for change in [
+        json!({ "nginx_config": { "stream": { "enable_access_log": true } } }),
+        json!({ "apisix": { "stream_proxy": { "udp": [node.udp.to_string(), ports::address().to_string()] } } }),
+    ] {
+        node.gateway.merge_config(change.clone());
+        assert!(node.command(&["reload"]).status.success(), "{change}");
+        assert_eq!(session(&socket).await, first, "after {change}");
+    }
+    // With workers that come and go the session may go to another one, and so begin anew; nothing is lost.
+    for workers in [4, 1] {
+        node.gateway.merge_config(json!({ "nginx_config": { "worker_processes": workers } }));
+        assert!(node.command(&["reload"]).status.success());
+        for text in ["one", "two"] {
+            assert!(asks(&socket, text).await.ends_with(&format!("|{text}")));
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_too_many_sessions_one_that_is_not_used_gives_way() {
+    /// Sessions of one address and worker.
+    const MOST: usize = 10_000;
+    // Each is a socket of the gateway's, which inherits our limit.
+    let raised =
+        Command::new("prlimit").args(["--nofile=16384:", "--pid", &std::process::id().to_string()]).status();
+    assert!(raised.unwrap().success(), "this test needs 16 384 open files");
+    let echo = Echo::telling_senders();
+    let node = Node::with(json!({ "nginx_config": { "worker_processes": 1 } })).await;
+    node.has(&[("stream_routes/1", json!({ "upstream": to(&[&echo]) }))]).await;
+    let [idle, busy] = [client("127.0.0.1", node.udp).await, client("127.0.0.1", node.udp).await];
+    let first = (session(&idle).await, session(&busy).await);
+    // Kept, so that no two have the same port.
+    let mut others = Vec::new();
+    for _ in 2..MOST {
+        let other = client("127.0.0.1", node.udp).await;
+        session(&other).await;
+        others.push(other);
+    }
+    assert_eq!((session(&idle).await, session(&busy).await), first, "there is room for all");
+    let one_more = async || {
+        let other = client("127.0.0.1", node.udp).await;
+        session(&other).await;
+        other
+    };
+    // All were used since they came: the oldest goes.
+    let _first = one_more().await;
+    assert_eq!(session(&busy).await, first.1);
+    // Now it is the second's turn, but it was used since.
+    let _second = one_more().await;
+    assert_eq!(session(&busy).await, first.1, "who is used stays");
+    assert_ne!(session(&idle).await, first.0, "who gave way begins anew");
+    let active = format!("apisix_stream_active_connections{{listen_addr=\"{}\"}}", node.udp);
+    eventually(SOON, "as many sessions as there may be", async || {
+        let found = node.metric(&active).await.map_err(|error| format!("{error:#}"))?;
+        expect(found == Some(MOST as f64), format!("{found:?}"))
+    })
+    .await;
 }

@@ -52,12 +52,13 @@ impl Form {
         }
     }
 
-    /// Where requests go that end here.
+    /// Where requests or sessions go that end here.
     pub fn upstream(&self) -> Option<&Arc<Upstream>> {
         match self {
             Self::Route(route) => route.upstream.as_ref(),
             Self::Service(service) => service.upstream.as_ref(),
             Self::Upstream(upstream) => Some(upstream),
+            Self::StreamRoute(route) => route.upstream.as_ref(),
             _ => None,
         }
     }

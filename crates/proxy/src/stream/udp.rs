@@ -249,6 +249,8 @@ async fn connect(node: &Node) -> io::Result<(UdpSocket, SocketAddr)> {
         if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0)).await?;
     socket.connect(address).await?;
+    // Not known before it is waited for, and what is sent with `try_send` meanwhile is dropped.
+    socket.writable().await?;
     Ok((socket, address))
 }
 
