@@ -142,9 +142,10 @@ async fn the_proxy_protocol_is_heard_and_spoken() {
         "nginx_config": { "stream": { "real_ip_from": ["127.0.0.0/8"] } },
     }));
     node.start().await;
+    // First, so that it is in force when the other one is.
+    node.put("stream_routes/2", &json!({ "server_port": speaks.port(), "upstream": to(&[&echo]) })).await;
     let route = json!({ "remote_addr": "10.9.8.7", "upstream": to(&[&echo]) });
     node.put("stream_routes/1", &route).await;
-    node.put("stream_routes/2", &json!({ "server_port": speaks.port(), "upstream": to(&[&echo]) })).await;
     let header = format!("PROXY TCP4 10.9.8.7 10.0.0.1 4711 {}\r\n", both.port());
     let rebuilt = format!("PROXY TCP4 10.9.8.7 127.0.0.1 4711 {}\r\n", both.port());
     eventually(SOON, "the route in force", async || {
