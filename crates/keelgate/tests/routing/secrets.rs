@@ -123,7 +123,7 @@ async fn a_secret_that_can_not_be_had_is_told_and_comes_into_force_by_itself() {
         ("routes/2", json!({ "uri": "/ip", "upstream": to(&[&upstream]) })),
     ])
     .await;
-    assert_eq!(node.get("/headers").await.unwrap().status, 404);
+    assert_eq!(node.get("/headers").await.unwrap().status, 503);
     assert_eq!(node.get("/ip").await.unwrap().status, 200);
     let says = |view: &Value, text: &str| {
         view["rejected"][0]["reason"].as_str().is_some_and(|why| why.contains(text))

@@ -39,7 +39,7 @@ pub(super) struct Build<'a> {
     pub needs: Vec<Key>,
     /// The secrets it refers to.
     pub referred: Referred,
-    /// Builds a route or service also without an upstream or plugin config that it refers to.
+    /// Builds a route or service also without an upstream, plugin config or secret that it refers to.
     pub stand_in: bool,
     /// What is answered because of such a lack. APISIX's statuses.
     pub lacks: Option<StatusCode>,
@@ -104,11 +104,17 @@ impl Build<'_> {
         };
         let rule = Rule::read(&conf, service.as_ref().and_then(|service| service.hosts.as_ref()))?;
         let timeouts = conf.timeout.as_ref().map(Timeouts::read).transpose()?.map(Box::new);
+        if service.as_ref().is_some_and(|service| service.lacks_plugins()) {
+            let reason = "its service's plugins can't be had".to_owned();
+            self.lack(StatusCode::SERVICE_UNAVAILABLE, reason)?;
+        }
         let chain = match self.lacks {
             // The plugins that are missing may be those that keep clients out.
             Some(_) => Arc::clone(self.plan.no_plugins()),
             None => {
-                self.merged(conf.plugins, shared.as_ref(), service.as_ref().map(|service| &service.chain))?
+                let below = service.as_ref().map(|service| &service.chain);
+                let merged = self.merged(conf.plugins, shared.as_ref(), below);
+                self.or_lack(merged)?
             }
         };
         // Last: what an upstream is told of is in force.
@@ -168,7 +174,8 @@ impl Build<'_> {
         if conf.script.is_some() {
             return Err("script is Lua, which this gateway does not run; say it with plugins".to_owned());
         }
-        let chain = self.chain(conf.plugins)?;
+        let chain = self.chain(conf.plugins);
+        let chain = self.or_lack(chain)?;
         // Last: what an upstream is told of is in force.
         let upstream = self.place(conf.upstream_id.as_deref(), conf.upstream.as_ref())?;
         let hosts: Vec<Box<str>> = conf.hosts.iter().map(|host| host.to_ascii_lowercase().into()).collect();
@@ -194,10 +201,12 @@ impl Build<'_> {
                 Some(Form::Upstream(upstream)) => Ok(Some(Arc::clone(upstream))),
                 _ => self.lack(StatusCode::BAD_GATEWAY, missing("upstream", id)).map(|()| None),
             },
-            (None, Some(conf)) => {
-                let upstream = self.upstream_named(&format!("{}#upstream", self.key), conf)?;
-                Ok(Some(self.shared.upstream(upstream)))
-            }
+            (None, Some(conf)) => match self.upstream_named(&format!("{}#upstream", self.key), conf) {
+                Err(reason) if self.referred.unresolved => {
+                    self.lack(StatusCode::BAD_GATEWAY, reason).map(|()| None)
+                }
+                upstream => Ok(Some(self.shared.upstream(upstream?))),
+            },
             (None, None) => Ok(None),
         }
     }

@@ -75,6 +75,13 @@ pub(super) struct ServiceForm {
     pub lacks: Option<StatusCode>,
 }
 
+impl ServiceForm {
+    /// Whether its plugins are not those that it should have: nothing may be let through by them.
+    pub fn lacks_plugins(&self) -> bool {
+        self.lacks == Some(StatusCode::SERVICE_UNAVAILABLE)
+    }
+}
+
 pub(super) struct ConsumerForm {
     /// Without an authentication plugin: for who is let in by name.
     pub named: Arc<Consumer>,

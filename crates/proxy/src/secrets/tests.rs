@@ -150,6 +150,32 @@ fn what_can_not_be_had_is_refused_by_name_until_it_can() {
 }
 
 #[test]
+fn a_route_without_its_secret_keeps_its_requests_from_others() {
+    let (manager, mut story) = (SecretManager::start(Fake::Vault), Story::new());
+    let plugins = json!({"mark-low": {"label": "$secret://vault/1/a/label"}});
+    let to = json!({"nodes": {"127.0.0.1:1": 1}});
+    story.put(&[
+        vault(&manager),
+        ("routes/all", json!({"uri": "/*", "upstream": to})),
+        ("routes/own", json!({"uri": "/own", "upstream": to, "plugins": plugins})),
+        ("services/s", json!({"plugins": plugins, "upstream": to})),
+        ("routes/of", json!({"uri": "/of", "service_id": "s", "upstream": to})),
+    ]);
+    let served = |lab: &Lab, path: &str| {
+        let ctx = lab.request(path, &[]);
+        let route = ctx.route.as_ref().unwrap();
+        (route.id.to_string(), route.lacks.map(|status| status.as_u16()), ctx.upstream.is_some())
+    };
+    assert_eq!(story.lab.report.rejected.len(), 3, "{:?}", story.lab.refused());
+    assert_eq!(served(&story.lab, "/own"), ("own".to_owned(), Some(503), false));
+    assert_eq!(served(&story.lab, "/of"), ("of".to_owned(), Some(503), false));
+    manager.set("kv/a", &json!({"label": "one"}));
+    story.wait(|lab| lab.refused().is_empty());
+    assert_eq!(served(&story.lab, "/own"), ("own".to_owned(), None, true));
+    assert_eq!(served(&story.lab, "/of"), ("of".to_owned(), None, true));
+}
+
+#[test]
 fn a_restart_without_the_manager_goes_by_the_last_values() {
     let (manager, mut story) = (SecretManager::start(Fake::Vault), Story::new());
     manager.set("kv/jack", &json!({"key": "one"}));
@@ -257,7 +283,8 @@ fn certificates_of_either_side_may_be_kept_elsewhere() {
     manager.set("kv/a", &json!({"cert": pair.cert, "key": pair.key}));
     story.wait(|lab| lab.refused().is_empty());
     assert!(story.lab.plan.certificates.find("a.com").is_some());
-    assert!(story.lab.plan.route("1").is_some() && story.lab.plan.route("2").is_some());
+    let is_whole = |id: &str| story.lab.plan.route(id).is_some_and(|route| route.lacks.is_none());
+    assert!(is_whole("1") && is_whole("2"));
     // What is no key is refused, and what it is is not told.
     manager.set("kv/a", &json!({"cert": pair.cert, "key": "not-so-secret-any-more"}));
     story.wait(|lab| lab.report.rejected.iter().any(|one| one.serving_stale));

@@ -5,11 +5,13 @@
 
 use std::sync::Arc;
 
+use http::StatusCode;
 use model::{Kind, resource::Plugins};
 use serde_json::Value;
 
 use super::{Build, Built, missing};
 use crate::{
+    chain::Chain,
     plan::{catalog, form::Form},
     secrets::{
         self, Followed, Manager,
@@ -25,6 +27,8 @@ pub(in crate::plan) struct Referred {
     shown: Vec<(String, Box<str>)>,
     /// Nobody has answered yet: it will come into force by itself.
     pub waits: bool,
+    /// Something it refers to can't be had.
+    pub unresolved: bool,
 }
 
 impl Referred {
@@ -75,7 +79,20 @@ impl Build<'_> {
         if self.input.lasting.secrets.is_blind() {
             return Ok(());
         }
-        replace(conf, path, &mut |text| self.stands_for(text))
+        let resolved = replace(conf, path, &mut |text| self.stands_for(text));
+        self.referred.unresolved |= resolved.is_err();
+        resolved
+    }
+
+    /// A chain without which a route or service can stand if a secret for it can't be had.
+    pub(super) fn or_lack(&mut self, chain: Built<Arc<Chain>>) -> Built<Arc<Chain>> {
+        match chain {
+            Err(reason) if self.referred.unresolved => {
+                self.lack(StatusCode::SERVICE_UNAVAILABLE, reason)?;
+                Ok(Arc::clone(self.plan.no_plugins()))
+            }
+            other => other,
+        }
     }
 
     /// Whether this plan is served by nobody and this is a reference, so that nothing can be said of it.

@@ -18,7 +18,7 @@ impl Build<'_> {
         }
         let service = match &conf.service_id {
             Some(id) => match self.need(Kind::Services, id) {
-                Some(Form::Service(service)) => Some(Arc::clone(service)),
+                Some(Form::Service(service)) if !service.lacks_plugins() => Some(Arc::clone(service)),
                 _ => return Err(missing("service", id)),
             },
             None => None,
