@@ -94,6 +94,11 @@ fn shown(parts: &Parts, checker: Option<&Checker>, resource: &Resource) -> Value
     }
     if let Some(members) = value.as_object_mut() {
         members.insert("id".to_owned(), (*resource.key.id).into());
+        for plugin in members.get_mut("plugins").and_then(Value::as_object_mut).into_iter().flatten() {
+            if let Some(conf) = plugin.1.as_object_mut() {
+                conf.entry("_meta").or_insert_with(|| json!({}));
+            }
+        }
     }
     list_nodes(&mut value);
     if let Some(inline) = value.get_mut("upstream") {

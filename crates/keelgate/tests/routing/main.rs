@@ -13,6 +13,7 @@
 //! | TLS, HTTP/2, WebSocket, bodies that stream | `protocols.rs` |
 //! | gRPC | `grpc.rs` |
 //! | what a client is told when it fails | `failures.rs` |
+//! | clients of HTTP/2 that only make work | `floods.rs` |
 //! | who the client is, behind proxies of ours | `clients.rs` |
 //!
 //! The one rule: a change is in force when a route written after it answers; see [`Node::settled`].
@@ -21,6 +22,7 @@
 mod clients;
 mod dns;
 mod failures;
+mod floods;
 mod grpc;
 mod health;
 mod matching;

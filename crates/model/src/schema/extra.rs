@@ -42,12 +42,27 @@ pub(super) fn before_schema(kind: Kind, conf: &Value) -> Result<(), String> {
 
 fn route(route: &Value) -> Result<(), String> {
     if let Some(vars) = route.get("vars") {
-        Expr::compile(vars).map_err(|error| format!("failed to validate the 'vars' expression: {error}"))?;
+        let checked = Expr::compile(vars).map(drop);
+        let checked = checked.and_then(|()| body_paths(vars));
+        checked.map_err(|error| format!("failed to validate the 'vars' expression: {error}"))?;
     }
     if let Some(code) = route.get("filter_func").and_then(Value::as_str) {
         FilterFunc::compile(code)?;
     }
     no_lua(route, "script")
+}
+
+/// What follows `post_arg.` is a JSONPath (RFC 9535) where it has brackets, stars or two dots.
+fn body_paths(condition: &Value) -> Result<(), String> {
+    let Some(parts) = condition.as_array() else { return Ok(()) };
+    let path = parts.first().and_then(Value::as_str).and_then(|name| name.strip_prefix("post_arg."));
+    match path.filter(|path| path.contains(['[', '*']) || path.contains("..")) {
+        Some(path) => match serde_json_path::JsonPath::parse(&format!("$.{path}")) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(format!("invalid expression post_arg.{path}: {error}")),
+        },
+        None => parts.iter().try_for_each(body_paths),
+    }
 }
 
 /// A script stands in the place of plugins and calls APISIX's own modules, which are not here.

@@ -242,6 +242,11 @@ fn refusals_are_apisixs() {
             upstream(&json!({"pass_host": "rewrite"})),
             "`upstream_host` can't be empty when `pass_host` is `rewrite`",
         ),
+        (
+            Kind::Routes,
+            route(&json!({"vars": [[["post_arg.messages[.content[*].type", "has", "image_url"]]]})),
+            "failed to validate the 'vars' expression: invalid expression post_arg.messages[.content[*].type: at position 10, parser error",
+        ),
         (Kind::Upstreams, upstream(&json!({"type": "chash"})), "missing key"),
         (
             Kind::Upstreams,
