@@ -38,7 +38,7 @@ async fn without_an_upstream_that_answers() {
     let (node, upstream) = (Node::start().await, Upstream::start());
     let dead = json!({ "type": "roundrobin", "nodes": { format!("127.0.0.1:{}", ports::free()): 1 } });
     let none = json!({ "type": "roundrobin", "nodes": {} });
-    let impatient = json!({ "timeout": { "connect": 0.3, "send": 0.3, "read": 0.3 } });
+    let impatient = json!({ "timeout": { "connect": 0.3, "send": 0.3, "read": 1 } });
     node.has(&[
         ("routes/dead", json!({ "uri": "/dead", "upstream": dead })),
         ("routes/none", json!({ "uri": "/none", "upstream": none })),
@@ -50,7 +50,10 @@ async fn without_an_upstream_that_answers() {
     .await;
     is_page(&node.get("/dead").await.unwrap(), 502, "Bad Gateway");
     is_page(&node.get("/none").await.unwrap(), 503, "Service Temporarily Unavailable");
+    let asked = Instant::now();
     is_page(&node.get("/delay/20").await.unwrap(), 504, "Gateway Time-out");
+    let took = asked.elapsed().as_secs_f64();
+    assert!((0.9..1.9).contains(&took), "a second of patience took {took} s");
     upstream.behave(Behaviour::Slow(Duration::from_secs(20)));
     is_page(&node.get("/get").await.unwrap(), 504, "Gateway Time-out");
     upstream.behave(Behaviour::Cut(0));

@@ -195,7 +195,9 @@ impl<S: Stream> Connection<S> {
             self.timer.disarm();
             return Poll::Pending;
         };
-        if !self.timer.is_armed() || self.out.has_moved() {
+        // Asked in any case: what has moved before the first wait must not count as moved after it.
+        let moved = self.out.has_moved();
+        if moved || !self.timer.is_armed() {
             self.timer.arm(Instant::now(), after);
         }
         if self.timer.poll_fired(cx) { Poll::Ready(Err(error)) } else { Poll::Pending }
