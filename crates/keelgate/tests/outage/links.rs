@@ -115,6 +115,8 @@ async fn apisixs_own_way_a_traditional_node_on_an_etcd() {
     let mut node = Gateway::new(KEELGATE, "traditional", "etcd").follow_hosts(&[&etcd.endpoint(0)]);
     node.merge_config(json!({ "keelgate": null }));
     node.start().await;
+    // Ready is about serving: its Admin API may still be on its way to the etcd.
+    node.config_when("the store", |view| view["data_planes"].is_array()).await;
     publish(&node, &upstream).await;
     node.serves("/ip").await;
     let own = etcd.ctl(&["get", "/apisix/routes/ip", "--print-value-only"]);
@@ -134,7 +136,7 @@ async fn apisixs_own_way_a_traditional_node_on_an_etcd() {
     node.source("disk").await;
     etcd.restart(0).await;
     node.source("control_plane").await;
-    node.config_when("writes", |view| view["store_error"].is_null()).await;
+    node.config_when("writes", |view| view["data_planes"].is_array() && view["store_error"].is_null()).await;
     route(&node, "headers", "/headers").await;
     node.serves("/headers").await;
 }
