@@ -34,18 +34,15 @@ mod secrets;
 mod upstreams;
 
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Value, json};
-use testkit::gateway::{Gateway, SOON};
+use testkit::gateway::Gateway;
 use testkit::upstream::Upstream;
-use testkit::wait::{eventually, expect};
 
 /// A gateway with its own store, and an upstream of no account.
 struct Node {
     gateway: Gateway,
     marker: Upstream,
-    changes: AtomicU32,
 }
 
 impl Node {
@@ -61,22 +58,12 @@ impl Node {
 
     /// A gateway that runs already.
     fn of(gateway: Gateway) -> Self {
-        Self { gateway, marker: Upstream::start(), changes: AtomicU32::new(0) }
+        Self { gateway, marker: Upstream::start() }
     }
 
-    /// Waits until all that was written so far is in force: changes take effect in their order.
+    /// Waits until all that was written so far is in force.
     async fn settled(&self) {
-        let change = self.changes.fetch_add(1, Ordering::Relaxed);
-        let path = format!("/anything/settled/{change}");
-        let route = json!({ "uri": path, "priority": 1000, "upstream": to(&[&self.marker]) });
-        self.gateway.put("routes/settled", &route).await;
-        eventually(SOON, "changes in force", async || {
-            let answer = self.gateway.get(&path).await.map_err(|error| format!("{error:#}"))?;
-            // Another route may take it before this one is there.
-            let own = answer.header("x-upstream") == self.marker.port().to_string();
-            expect(own, format!("{} {}", answer.status, answer.text()))
-        })
-        .await;
+        self.gateway.settle(&self.marker).await;
     }
 
     /// Writes resources, and waits until they are in force.

@@ -5,8 +5,9 @@ use http::{Method, Request, Version};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use testkit::certs::{Ca, Pair};
-use testkit::gateway::SOON;
+use testkit::gateway::{Gateway, SOON};
 use testkit::http::{Client, Options, request_with, streamed};
+use testkit::http3;
 use testkit::upstream::Upstream;
 use testkit::wait::{eventually, expect};
 use testkit::ws;
@@ -57,6 +58,43 @@ async fn certificates_come_and_go_with_their_resources() {
     node.delete("ssls/exact").await;
     node.settled().await;
     assert!(https(&asking(&node, &other, "shop.test")).await.is_err());
+}
+
+#[tokio::test]
+async fn http3_is_spoken_where_it_is_asked_for_and_outlives_a_reload() {
+    let gateway = Gateway::traditional(env!("CARGO_BIN_EXE_keelgate"));
+    let listen = json!([{ "ip": "127.0.0.1", "port": gateway.ports().https, "enable_http3": true }]);
+    let mut gateway = gateway.with(json!({ "apisix": { "ssl": { "listen": listen } } }));
+    gateway.start().await;
+    let (mut node, upstream, ca) = (Node::of(gateway), Upstream::start(), Ca::new("keel"));
+    node.has(&[
+        ("routes/r", json!({ "uri": "/*", "upstream": to(&[&upstream]) })),
+        ("ssls/1", ssl(&ca.server(&["shop.test"]), &["shop.test"])),
+    ])
+    .await;
+    let address = ([127, 0, 0, 1], node.ports().https).into();
+    let mut client = http3::Client::connect(address, "shop.test", &ca.pem()).await.unwrap();
+    let answer = client.send(Method::POST, "/echo", vec![b'k'; 100_000].into()).await.unwrap();
+    assert_eq!((answer.status, answer.version, answer.body.len()), (200, Version::HTTP_3, 100_000));
+    assert_eq!((upstream.last().version, upstream.last().header("host")), (Version::HTTP_11, "shop.test"));
+
+    let mut exchange = client.begin(Method::POST, "/echo").await.unwrap();
+    exchange.write("before").await.unwrap();
+    assert_eq!(exchange.head().await.unwrap().status(), 200);
+    assert_eq!(exchange.read().await.unwrap().unwrap(), "before");
+    node.gateway.merge_config(json!({ "apisix": { "show_upstream_status_in_response_header": true } }));
+    node.gateway.reload();
+    eventually(SOON, "a reload", async || {
+        let answer = node.get("/headers").await.map_err(|error| format!("{error:#}"))?;
+        expect(answer.header("x-apisix-upstream-status") == "200", answer.status)
+    })
+    .await;
+    exchange.write("after").await.unwrap();
+    exchange.end().await.unwrap();
+    assert_eq!(exchange.read().await.unwrap().unwrap(), "after");
+    assert!(exchange.read().await.unwrap().is_none());
+    let mut other = http3::Client::connect(address, "shop.test", &ca.pem()).await.unwrap();
+    assert_eq!(other.get("/headers").await.unwrap().status, 200);
 }
 
 #[tokio::test]

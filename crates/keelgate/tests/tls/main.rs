@@ -22,20 +22,18 @@ mod upstreams;
 use std::fs;
 use std::ops::Deref;
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Value, json};
 use testkit::certs::{Ca, Pair};
-use testkit::gateway::{Gateway, SOON};
+use testkit::gateway::Gateway;
 use testkit::http::{Options, Response, request_with};
 use testkit::upstream::Upstream;
-use testkit::wait::{eventually, expect};
 
 /// A gateway with its own store, and an upstream for whatever it is asked.
 struct Node {
     gateway: Gateway,
     upstream: Upstream,
-    changes: AtomicU32,
+    marker: Upstream,
 }
 
 impl Node {
@@ -46,29 +44,17 @@ impl Node {
     async fn with(settings: Value) -> Self {
         let mut gateway = Gateway::traditional(env!("CARGO_BIN_EXE_keelgate")).with(settings);
         gateway.start().await;
-        let node = Self { gateway, upstream: Upstream::start(), changes: AtomicU32::new(0) };
+        let node = Self { gateway, upstream: Upstream::start(), marker: Upstream::start() };
         node.put("routes/all", &json!({ "uri": "/*", "upstream": to(&node.upstream) })).await;
         node
     }
 
-    /// Writes resources, and waits until they are in force: changes take effect in their order.
+    /// Writes resources, and waits until they are in force.
     async fn has(&self, resources: &[(&str, Value)]) {
         for (path, body) in resources {
             self.put(path, body).await;
         }
-        let change = self.changes.fetch_add(1, Ordering::Relaxed);
-        let path = format!("/anything/settled/{change}");
-        let marker = json!({
-            "uri": path,
-            "upstream": to(&self.upstream),
-            "plugins": { "response-rewrite": { "headers": { "set": { "x-settled": "yes" } } } },
-        });
-        self.put("routes/settled", &marker).await;
-        eventually(SOON, "changes in force", async || {
-            let answer = self.gateway.get(&path).await.map_err(|error| format!("{error:#}"))?;
-            expect(answer.header("x-settled") == "yes", answer.status)
-        })
-        .await;
+        self.gateway.settle(&self.marker).await;
     }
 
     /// How to reach it over TLS as somebody of this name.

@@ -2,13 +2,15 @@
 
 use std::fmt::Display;
 use std::panic::Location;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use http::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{ADMIN_KEY, Gateway, SOON};
 use crate::http::{Response, get, request};
-use crate::wait::eventually;
+use crate::upstream::Upstream;
+use crate::wait::{eventually, expect};
 
 impl Gateway {
     /// A request to the Admin API: `admin(Method::PUT, "routes/1", json)`; `Value::Null` for no body.
@@ -81,6 +83,26 @@ impl Gateway {
             Ok(response) => Err(format!("{} {}", response.status, response.text())),
             Err(error) => Err(format!("{error:#}")),
         })
+    }
+
+    /// Waits until all that was written so far is in force: changes take effect in their order, and a route to
+    /// `marker`, which nothing else leads to, is written last.
+    #[track_caller]
+    pub fn settle(&self, marker: &Upstream) -> impl Future<Output = ()> {
+        static CHANGES: AtomicU32 = AtomicU32::new(0);
+        let path = format!("/anything/settled/{}", CHANGES.fetch_add(1, Ordering::Relaxed));
+        let upstream = json!({ "type": "roundrobin", "nodes": { marker.node(): 1 } });
+        let route = json!({ "uri": path, "priority": 1000, "upstream": upstream });
+        let settled = eventually(SOON, "changes in force", async move || {
+            let answer = self.get(&path).await.map_err(|error| format!("{error:#}"))?;
+            // Another route may take it before this one is there.
+            let own = answer.header("x-upstream") == marker.port().to_string();
+            expect(own, format!("{} {}", answer.status, answer.text()))
+        });
+        async move {
+            self.put("routes/settled", &route).await;
+            settled.await;
+        }
     }
 
     /// The value of a metric's line, as `keelgate_config_source{source="bucket"}`.
