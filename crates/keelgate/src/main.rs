@@ -8,6 +8,7 @@ mod control_api;
 mod daemon;
 mod http_client;
 mod log;
+mod open_files;
 mod planes;
 mod server;
 mod settings;

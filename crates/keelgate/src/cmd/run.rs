@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     daemon::{Daemon, Reloads},
-    log,
+    log, open_files,
     planes::Planes,
     settings::{self, Loaded},
 };
@@ -15,6 +15,7 @@ use crate::{
 pub fn run(loaded: Loaded) -> anyhow::Result<ExitCode> {
     log::start(loaded.settings.log_level);
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    open_files::raise(loaded.settings.open_files);
     // Everything but the proxy's requests runs here; those have a runtime per worker.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -72,6 +73,7 @@ async fn reload(planes: &mut Planes, file: &std::path::Path) -> anyhow::Result<(
     let Loaded { settings, warnings } = settings::load(file)?;
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let level = settings.log_level;
+    open_files::raise(settings.open_files);
     planes.reload(settings).await?;
     log::change(level);
     Ok(())

@@ -44,6 +44,8 @@ pub struct Settings {
     pub source: Option<SourceSettings>,
     /// None on a control plane.
     pub proxy: Option<ProxySettings>,
+    /// Files open at the same time: `nginx_config.worker_rlimit_nofile` for each worker.
+    pub open_files: u64,
     /// Default: 127.0.0.1:9090; none is switched off.
     pub control_api: Option<Listener>,
     /// Default: 127.0.0.1:7085; none where another listener claims that.

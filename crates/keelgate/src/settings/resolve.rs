@@ -102,6 +102,10 @@ pub fn resolve(
         dp_listen,
         export,
         source,
+        open_files: {
+            let workers = proxy.as_ref().map_or(1, |proxy| proxy.workers.max(1) as u64);
+            file.nginx_config.worker_rlimit_nofile.saturating_mul(workers)
+        },
         proxy,
         control_api: file.apisix.enable_control.then(|| address(file.apisix.control, LOCAL, 9090)),
         status: Some(address(file.apisix.status, LOCAL, 7085)),

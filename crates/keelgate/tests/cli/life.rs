@@ -1,6 +1,7 @@
 //! A process from start to end: the verbs that steer it, signals, a reload that can't be done, a kill.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -48,6 +49,21 @@ impl Drop for Background {
 fn is_alive(pid: i32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
         && !fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default().contains(") Z ")
+}
+
+/// Each connection from a client may need one to an upstream, and a shell's soft limit is often 1024.
+#[tokio::test]
+async fn as_many_files_may_be_open_as_the_hard_limit_allows() {
+    let folder = tempfile::tempdir().unwrap();
+    let limited = folder.path().join("keelgate");
+    fs::write(&limited, format!("#!/bin/sh\nulimit -Sn 256\nexec {KEELGATE} \"$@\"\n")).unwrap();
+    fs::set_permissions(&limited, PermissionsExt::from_mode(0o755)).unwrap();
+    let mut node = Gateway::traditional(&limited);
+    node.start().await;
+    let limits = fs::read_to_string(format!("/proc/{}/limits", node.process().pid())).unwrap();
+    let open_files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let numbers: Vec<u64> = open_files.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    assert!(matches!(*numbers, [soft, hard] if soft == hard && soft > 256), "{open_files}");
 }
 
 #[tokio::test]

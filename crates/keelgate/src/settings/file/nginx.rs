@@ -7,7 +7,7 @@ use super::{
     ipnet_or_ip,
 };
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
 pub struct NginxConfig {
     /// Default: `logs/error.log`.
@@ -16,10 +16,26 @@ pub struct NginxConfig {
     pub error_log_level: Option<LogLevel>,
     /// Default: auto, one per core.
     pub worker_processes: Workers,
+    /// Files that each worker may have open. Default: APISIX's 20480.
+    pub worker_rlimit_nofile: u64,
     /// Default: 240 s.
     pub worker_shutdown_timeout: Option<Time>,
     pub http: NginxHttp,
     pub stream: NginxStream,
+}
+
+impl Default for NginxConfig {
+    fn default() -> Self {
+        Self {
+            error_log: None,
+            error_log_level: None,
+            worker_processes: Workers::default(),
+            worker_rlimit_nofile: 20_480,
+            worker_shutdown_timeout: None,
+            http: NginxHttp::default(),
+            stream: NginxStream::default(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
