@@ -1,7 +1,7 @@
 //! `${{VAR}}` and `${{VAR:=default}}` in files people write.
 //!
 //! The rule to know: in YAML the raw text is substituted before it is parsed, so that quotes decide whether a value
-//! is a text; in values parsed already, one that becomes a number or a boolean turns into one.
+//! is a text; in values parsed already, and in `config.yaml`, one that becomes a number or a boolean turns into one.
 
 use std::borrow::Cow;
 
@@ -21,7 +21,19 @@ pub struct Unset {
 
 /// Substitutes every variable in `text`. What is put in is not searched again.
 pub fn in_text<'a>(text: &'a str, lookup: Lookup<'_>) -> Result<Cow<'a, str>, Unset> {
+    let (text, unset) = replace(text, lookup, false);
+    unset.into_iter().next().map_or(Ok(text), Err)
+}
+
+/// The same for `config.yaml`, with what could not be replaced and stays: it does no harm in a comment. In quotes too a
+/// value becomes a number or a boolean, as in APISIX, which substitutes there once it is parsed.
+pub fn in_settings<'a>(text: &'a str, lookup: Lookup<'_>) -> (Cow<'a, str>, Vec<Unset>) {
+    replace(text, lookup, true)
+}
+
+fn replace<'a>(text: &'a str, lookup: Lookup<'_>, unquotes: bool) -> (Cow<'a, str>, Vec<Unset>) {
     let mut out = String::new();
+    let mut unset = Vec::new();
     let mut copied = 0;
     let mut from = 0;
     while let Some(start) = text[from..].find("${{").map(|at| from + at) {
@@ -31,18 +43,24 @@ pub fn in_text<'a>(text: &'a str, lookup: Lookup<'_>) -> Result<Cow<'a, str>, Un
         };
         let Some(value) = lookup(variable.name).or_else(|| variable.default.map(str::to_owned)) else {
             let line = 1 + text[..start].matches('\n').count();
-            return Err(Unset { name: variable.name.to_owned(), line });
+            unset.push(Unset { name: variable.name.to_owned(), line });
+            from = start + 3 + variable.len;
+            continue;
         };
-        out.push_str(&text[copied..start]);
+        let end = start + 3 + variable.len;
+        let quoted = |quote: char| text[..start].ends_with(quote) && text[end..].starts_with(quote);
+        let bare = unquotes && (quoted('"') || quoted('\'')) && !infer(value.clone()).is_string();
+        let quote = usize::from(bare);
+        out.push_str(&text[copied..start - quote]);
         out.push_str(&value);
-        copied = start + 3 + variable.len;
+        copied = end + quote;
         from = copied;
     }
     if copied == 0 {
-        return Ok(Cow::Borrowed(text));
+        return (Cow::Borrowed(text), unset);
     }
     out.push_str(&text[copied..]);
-    Ok(Cow::Owned(out))
+    (Cow::Owned(out), unset)
 }
 
 struct Variable<'a> {
@@ -168,6 +186,24 @@ mod tests {
     }
 
     #[test]
+    fn in_settings_quotes_make_no_text_of_a_number() {
+        for (text, expected) in [
+            (r#"a: "${{PORT}}""#, "a: 8080"),
+            ("a: '${{PORT}}'", "a: 8080"),
+            (r#"a: "${{ON}}", b: "x${{PORT}}""#, r#"a: true, b: "x8080""#),
+            (r#"a: "${{HOST}}""#, r#"a: "a.com""#),
+            ("${{NONE}} ${{PORT}}", "${{NONE}} 8080"),
+        ] {
+            assert_eq!(in_settings(text, &lookup).0, expected, "{text}");
+        }
+        let (_, unset) = in_settings("# ${{NONE}}\na: ${{OTHER}}", &lookup);
+        assert_eq!(
+            unset.iter().map(|unset| (&*unset.name, unset.line)).collect::<Vec<_>>(),
+            [("NONE", 1), ("OTHER", 2)]
+        );
+    }
+
+    #[test]
     fn a_value_that_becomes_a_number_or_boolean_turns_into_one() {
         let mut value =
             json!({"${{HOST}}": ["${{PORT}}", "${{ON}}", "8080", "x${{PORT}}", {"a": "${{NONE:=1.5}}"}]});
@@ -182,6 +218,7 @@ mod tests {
         #[test]
         fn no_text_makes_anyone_panic(text in "(\\$|\\{|\\}|:=|HOST|\\PC){0,16}") {
             let _ = in_text(&text, &lookup);
+            let _ = in_settings(&text, &lookup);
         }
     }
 }

@@ -16,7 +16,10 @@ use std::{
     time::Duration,
 };
 
-use model::InstanceEnvelope;
+use model::{
+    InstanceEnvelope,
+    substitute::{self, Unset},
+};
 
 pub use file::{AdminRole, AdminVersion, LogLevel, Role};
 
@@ -345,8 +348,10 @@ pub fn load(path: &Path) -> Result<Loaded, Unusable> {
 /// Reads and checks the text of a file.
 pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Unusable> {
     let shown = path.display();
-    let text =
-        model::substitute::in_text(text, env).map_err(|unset| Unusable(vec![format!("{shown}: {unset}")]))?;
+    let (text, unset) = substitute::in_settings(text, env);
+    if let Some(unset) = missing(&text, unset, env) {
+        return Err(Unusable(vec![format!("{shown}: {unset}")]));
+    }
     let mut ignored = Vec::new();
     let file: file::File =
         if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
@@ -365,6 +370,24 @@ pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> R
         Unusable(problems.into_iter().map(|problem| problem.at(path, &text)).collect())
     })?;
     Ok(Loaded { settings, warnings })
+}
+
+/// The first of the variables without a value that stands elsewhere than in a comment.
+fn missing(text: &str, unset: Vec<Unset>, env: &dyn Fn(&str) -> Option<String>) -> Option<Unset> {
+    if unset.is_empty() {
+        return None;
+    }
+    match serde_saphyr::from_str::<serde_json::Value>(text) {
+        Ok(mut value) => {
+            let missing = substitute::in_value(&mut value, env).err()?;
+            unset.into_iter().find(|unset| unset.name == missing.name)
+        }
+        // A line that is no YAML may be none for want of the variable.
+        Err(error) => {
+            let line = error.location()?.line();
+            unset.into_iter().find(|unset| unset.line as u64 == line)
+        }
+    }
 }
 
 /// What is wrong, and with which key.

@@ -84,8 +84,17 @@ fn refusals_name_file_line_and_key() {
     assert!(never.contains(":4: apisix.lru.secret.ttl: it must be a second or more"), "{never}");
     let unset = refusal("apisix:\n  node_listen: ${{NO_SUCH_VARIABLE}}\n");
     assert!(unset.contains("line 2") && unset.contains("NO_SUCH_VARIABLE"), "{unset}");
+    let in_list = refusal("# ${{OTHER}}\napisix:\n  node_listen: [${{NO_SUCH_VARIABLE}}]\n");
+    assert!(in_list.contains("line 3") && in_list.contains("NO_SUCH_VARIABLE"), "{in_list}");
     let broken = refusal("apisix:\n  node_listen: [1,\n");
     assert!(broken.starts_with("/srv/gate/conf/config.yaml:"), "{broken}");
+}
+
+/// APISIX's own `config.yaml` explains variables in its comments.
+#[test]
+fn a_variable_in_a_comment_needs_no_value() {
+    let text = "# use `${{VAR}}` for that\napisix:\n  node_listen: 9999 # not ${{OTHER}}\n";
+    assert_eq!(settings(text).proxy.unwrap().listen[0].address.port(), 9999);
 }
 
 #[test]
