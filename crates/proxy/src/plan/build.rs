@@ -39,7 +39,10 @@ pub(super) struct Build<'a> {
     pub needs: Vec<Key>,
     /// The secrets it refers to.
     pub referred: Referred,
-    /// Builds a route or service also without an upstream, plugin config or secret that it refers to.
+    /// Whether it names a plugin that there is not.
+    pub names_strangers: bool,
+    /// Builds a route or service also without an upstream, plugin config or secret that it refers to, or without its
+    /// plugins if one of them is not known.
     pub stand_in: bool,
     /// What is answered because of such a lack. APISIX's statuses.
     pub lacks: Option<StatusCode>,
@@ -286,6 +289,7 @@ impl Build<'_> {
     }
 
     fn plugins(&mut self, plugins: Plugins) -> Built<PluginSet> {
+        self.names_strangers |= plugins.keys().any(|name| !self.input.catalog.has(name));
         let plugins = self.plain(plugins)?;
         self.fitted(plugins)
     }

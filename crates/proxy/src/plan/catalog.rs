@@ -141,6 +141,11 @@ impl Catalog {
         }
     }
 
+    /// Whether there is such a plugin.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.plugins.contains_key(name)
+    }
+
     fn known(&self, name: &str) -> Result<&Known, String> {
         self.plugins.get(name).ok_or_else(|| unknown(name))
     }

@@ -150,6 +150,7 @@ impl<'a> Work<'a> {
             key,
             needs: Vec::new(),
             referred: Referred::default(),
+            names_strangers: false,
             stand_in: false,
             lacks: None,
         };

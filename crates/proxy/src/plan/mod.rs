@@ -151,8 +151,8 @@ pub struct Route {
     pub service: Option<Arc<Service>>,
     /// Metric handles, made when they are first used.
     pub metrics: RouteMetrics,
-    /// What is answered in the place of an upstream: its upstream, plugin config or a secret was missing ever since there
-    /// was this route. It is there nevertheless, as in APISIX: no broader route may take its requests.
+    /// What is answered in the place of an upstream: its upstream, plugin config, a secret or a plugin was missing ever
+    /// since there was this route. It is there nevertheless, as in APISIX: no broader route may take its requests.
     pub lacks: Option<StatusCode>,
     /// With an `Arc`'s two counters the next one begins in a line of its own too.
     pub(crate) end_of_line: [u64; 3],

@@ -127,17 +127,24 @@ fn what_was_never_whole_keeps_its_requests_from_others() {
         ("routes/2", json!({"uri": "/2", "plugin_config_id": "p", "upstream": to(2), "plugins": mark})),
         ("routes/3", json!({"uri": "/3", "service_id": "s"})),
         ("routes/4", json!({"uri": "/4", "service_id": "gone", "upstream": to(4)})),
+        ("routes/5", json!({"uri": "/5", "upstream": to(5), "plugins": {"mark-low": {}, "unheard-of": {}}})),
         ("services/s", json!({"upstream_id": "u"})),
     ]);
-    assert_eq!(lab.report.rejected.len(), 5, "{:?}", lab.refused());
+    assert_eq!(lab.report.rejected.len(), 6, "{:?}", lab.refused());
     assert!(lab.report.rejected.iter().all(|rejected| !rejected.serving_stale));
     assert_eq!(lacks(&lab, "/1"), ("1".to_owned(), Some(502), true));
     assert_eq!(lacks(&lab, "/2"), ("2".to_owned(), Some(503), false));
     assert_eq!(lacks(&lab, "/3"), ("3".to_owned(), Some(502), false));
+    assert_eq!(lacks(&lab, "/5"), ("5".to_owned(), Some(503), false));
     // As in APISIX, which hosts such a route is for is not known.
     assert_eq!(served(&lab, "/4"), Some(("all".to_owned(), Some(9))));
-    lab.change(&[("upstreams/u", to(1)), ("plugin_configs/p", json!({"plugins": {}}))]);
+    lab.change(&[
+        ("upstreams/u", to(1)),
+        ("plugin_configs/p", json!({"plugins": {}})),
+        ("routes/5", json!({"uri": "/5", "upstream": to(5), "plugins": {"mark-low": {}}})),
+    ]);
     assert_eq!(lab.refused(), ["routes/4: service gone is missing or was refused"]);
+    assert_eq!(port(&lab, "/5"), Some(5));
     assert_eq!((port(&lab, "/1"), port(&lab, "/2"), port(&lab, "/3")), (Some(1), Some(2), Some(1)));
     // What was whole once stays as it was.
     lab.change(&[("upstreams/u", Value::Null), ("plugin_configs/p", Value::Null)]);

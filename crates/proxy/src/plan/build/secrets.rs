@@ -84,10 +84,10 @@ impl Build<'_> {
         resolved
     }
 
-    /// A chain without which a route or service can stand if a secret for it can't be had.
+    /// A chain without which a route or service can stand if a secret for it, or a plugin, can't be had.
     pub(super) fn or_lack(&mut self, chain: Built<Arc<Chain>>) -> Built<Arc<Chain>> {
         match chain {
-            Err(reason) if self.referred.unresolved => {
+            Err(reason) if self.referred.unresolved || self.names_strangers => {
                 self.lack(StatusCode::SERVICE_UNAVAILABLE, reason)?;
                 Ok(Arc::clone(self.plan.no_plugins()))
             }
