@@ -233,7 +233,8 @@ async fn a_route_that_can_not_be_built_costs_no_other_and_keeps_its_last_good_fo
     assert!(keelgate(&scene.dp, &["status"]).contains("its last good form is served"));
     metric(&scene.dp, "keelgate_config_rejected", 2.0).await;
     assert_eq!(scene.dp.get("/ip").await.unwrap().status, 200, "the last good form");
-    assert_eq!(scene.dp.get("/headers").await.unwrap().status, 404, "a route that never was good");
+    // Not 404: a broader route might let its requests past the plugin that is missing.
+    assert_eq!(scene.dp.get("/headers").await.unwrap().status, 503, "a route that never was good");
     scene.recovers().await;
     assert_eq!(scene.dp.get("/get").await.unwrap().status, 404, "the store never had it");
     scene.end().await;
