@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use libfuzzer_sys::fuzz_target;
-use model::expr::Expr;
+use model::expr::{Expr, Operand};
 
 fuzz_target!(|data: &[u8]| {
     let Some((&length, rest)) = data.split_first() else { return };
@@ -12,7 +12,7 @@ fuzz_target!(|data: &[u8]| {
     let Ok(rules) = serde_json::from_slice(rules) else { return };
     let Ok(expr) = Expr::compile(&rules) else { return };
     let text = String::from_utf8_lossy(value);
-    let some = |_: &str| Some(Cow::Borrowed(&*text));
+    let some = |_: &Box<str>| Some(Operand::Text(Cow::Borrowed(&*text)));
     assert_eq!(expr.eval(&some), expr.eval(&some));
     expr.eval(&|_| None);
     assert_eq!(expr.variables(), Expr::compile(&rules).unwrap().variables());
