@@ -30,6 +30,7 @@ pub mod certs;
 pub mod clock;
 pub mod dns;
 pub mod echo;
+mod fake;
 pub mod firewall;
 pub mod gateway;
 pub mod grpc;

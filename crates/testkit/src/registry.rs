@@ -20,16 +20,12 @@ use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
 use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
-use crate::background::{Task, handle};
-use crate::ports;
+use crate::background::Task;
+use crate::{fake, ports};
 
 /// Which registry it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,26 +112,12 @@ impl Registry {
     /// Opens the same port again.
     pub fn restart(&self) {
         self.stop();
-        let listener = ports::listen(self.address).expect("the port is leased");
-        let _context = handle().enter();
-        let listener = TcpListener::from_std(listener).expect("a listener for tokio");
-        *self.running.lock().unwrap() = Some(Task::spawn(accept(listener, self.state.clone())));
-    }
-}
-
-async fn accept(listener: TcpListener, state: Arc<State>) {
-    let mut connections = JoinSet::new();
-    while let Ok((stream, _)) = listener.accept().await {
-        let state = state.clone();
-        connections.spawn(async move {
-            let service = service_fn(|request| {
-                let state = state.clone();
-                async move { Ok::<_, Infallible>(state.answer(request).await) }
-            });
-            let server = hyper::server::conn::http1::Builder::new();
-            let _ = server.serve_connection(TokioIo::new(stream), service).await;
-        });
-        while connections.try_join_next().is_some() {}
+        let state = self.state.clone();
+        let answer = move |request| {
+            let state = state.clone();
+            async move { state.answer(request).await }
+        };
+        *self.running.lock().unwrap() = Some(fake::serve(self.address, answer));
     }
 }
 

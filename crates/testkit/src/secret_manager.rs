@@ -13,7 +13,6 @@
 //! <https://developers.google.com/identity/protocols/oauth2/service-account>.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -26,15 +25,11 @@ use bytes::Bytes;
 use http::header::AUTHORIZATION;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
 use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 
-use crate::background::{Task, handle};
-use crate::ports;
+use crate::background::Task;
+use crate::{fake, ports};
 
 /// Vault's token, and the access token that Google's gives.
 pub const SECRET: &str = "manager-secret";
@@ -131,26 +126,12 @@ impl SecretManager {
     /// Opens the same port again.
     pub fn restart(&self) {
         self.stop();
-        let listener = ports::listen(self.address).expect("the port is leased");
-        let _context = handle().enter();
-        let listener = TcpListener::from_std(listener).expect("a listener for tokio");
-        *self.running.lock().unwrap() = Some(Task::spawn(accept(listener, self.state.clone())));
-    }
-}
-
-async fn accept(listener: TcpListener, state: Arc<State>) {
-    let mut connections = JoinSet::new();
-    while let Ok((stream, _)) = listener.accept().await {
-        let state = state.clone();
-        connections.spawn(async move {
-            let service = service_fn(|request| {
-                let state = state.clone();
-                async move { Ok::<_, Infallible>(state.answer(request).await) }
-            });
-            let server = hyper::server::conn::http1::Builder::new();
-            let _ = server.serve_connection(TokioIo::new(stream), service).await;
-        });
-        while connections.try_join_next().is_some() {}
+        let state = self.state.clone();
+        let answer = move |request| {
+            let state = state.clone();
+            async move { state.answer(request).await }
+        };
+        *self.running.lock().unwrap() = Some(fake::serve(self.address, answer));
     }
 }
 
