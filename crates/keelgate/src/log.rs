@@ -39,6 +39,7 @@ fn filter(level: LogLevel) -> EnvFilter {
         LogLevel::Error | LogLevel::Crit | LogLevel::Alert | LogLevel::Emerg => "error",
     };
     // What the process itself says of its life is told at every level that tells anything of that kind.
-    let default = format!("{level},keelgate=info,h2=warn,hyper=warn,rustls=warn,object_store=warn");
+    let default =
+        format!("{level},keelgate=info,h2=warn,hyper=warn,rustls=warn,object_store=warn,rskafka=off");
     EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default))
 }

@@ -5,6 +5,7 @@
 
 mod cors;
 mod ip_restriction;
+mod kafka_proxy;
 mod key_auth;
 mod limit_count;
 mod prometheus;
@@ -31,5 +32,6 @@ pub const ALL: &[Spec] = &[
     Spec::of::<limit_count::LimitCount>(),
     Spec::of::<redirect::Redirect>(),
     Spec::of::<response_rewrite::ResponseRewrite>(),
+    Spec::of::<kafka_proxy::KafkaProxy>(),
     Spec::of::<prometheus::Prometheus>(),
 ];

@@ -78,7 +78,10 @@ fn defaults_are_enough_where_nothing_is_required() {
             built.push(spec.facts.name);
         }
     }
-    assert_eq!(built, ["request-id", "cors", "key-auth", "proxy-rewrite", "response-rewrite", "prometheus"]);
+    assert_eq!(
+        built,
+        ["request-id", "cors", "key-auth", "proxy-rewrite", "response-rewrite", "kafka-proxy", "prometheus"]
+    );
 }
 
 #[test]

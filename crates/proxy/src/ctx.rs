@@ -70,6 +70,8 @@ pub struct Ctx {
     pub upstream: Option<Arc<Upstream>>,
     /// The `Host` for the upstream, where a plugin set one. Comes before `pass_host`.
     pub upstream_host: Option<HeaderValue>,
+    /// Name and password for brokers, where a plugin set them.
+    pub sasl: Option<Box<(String, String)>>,
     /// The nodes tried, the last one last.
     pub attempts: SmallVec<[Attempt; 1]>,
     pub transfer: Transfer,
@@ -189,6 +191,7 @@ impl Ctx {
             consumer: None,
             upstream: None,
             upstream_host: None,
+            sasl: None,
             attempts: SmallVec::new(),
             transfer: Transfer::default(),
             body: None,

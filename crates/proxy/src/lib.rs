@@ -9,6 +9,7 @@ pub mod lasting;
 pub mod metrics;
 pub mod plan;
 pub mod plugin;
+pub mod pubsub;
 pub mod router;
 pub mod secrets;
 pub mod status;

@@ -40,6 +40,7 @@ pub mod load;
 pub mod ports;
 pub mod process;
 pub mod proxy;
+pub mod pubsub;
 pub mod registry;
 pub mod secret_manager;
 pub mod servers;

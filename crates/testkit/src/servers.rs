@@ -4,6 +4,7 @@
 
 pub mod ceph;
 pub mod etcd;
+pub mod kafka;
 pub mod moto;
 pub mod s3;
 
@@ -16,6 +17,7 @@ use crate::process::run;
 
 pub use ceph::Ceph;
 pub use etcd::Etcd;
+pub use kafka::Kafka;
 pub use moto::Moto;
 pub use s3::S3;
 

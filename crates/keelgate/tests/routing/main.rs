@@ -12,6 +12,7 @@
 //! | secrets in Vault, at AWS, with Google, in the environment | `secrets.rs` |
 //! | TLS, HTTP/2, WebSocket, bodies that stream | `protocols.rs` |
 //! | gRPC | `grpc.rs` |
+//! | Kafka behind a WebSocket | `pubsub.rs` |
 //! | what a client is told when it fails | `failures.rs` |
 //! | clients of HTTP/2 that only make work | `floods.rs` |
 //! | who the client is, behind proxies of ours | `clients.rs` |
@@ -28,6 +29,7 @@ mod health;
 mod matching;
 mod merging;
 mod protocols;
+mod pubsub;
 mod registries;
 mod rules;
 mod secrets;

@@ -71,6 +71,8 @@ pub enum Balance {
     Chash,
     Ewma,
     LeastConn,
+    /// Nothing is: only with [`Scheme::Kafka`].
+    None,
 }
 
 /// What is hashed with [`Balance::Chash`].

@@ -261,7 +261,7 @@ fn refusals_are_apisixs() {
         (
             Kind::Upstreams,
             upstream(&json!({"type": "fastest"})),
-            "invalid configuration: unknown variant `fastest`, expected one of `roundrobin`, `chash`, `ewma`, `least_conn`",
+            "invalid configuration: unknown variant `fastest`, expected one of `roundrobin`, `chash`, `ewma`, `least_conn`, `none`",
         ),
         (
             Kind::Upstreams,

@@ -70,7 +70,6 @@ const APISIX: &[&str] = &[
     "jwe-decrypt",
     "jwt-auth",
     "kafka-logger",
-    "kafka-proxy",
     "key-auth",
     "lago",
     "ldap-auth",

@@ -112,6 +112,11 @@ pub const EXAMPLES: &[Example] = &[
             "headers": {"add": ["X-Seen: $remote_addr"], "set": {"X-Server": "edge"}, "remove": ["X-Powered-By"]}}"#,
     ),
     example("prometheus", "By the names of routes and services", r#"{"prefer_name": true}"#),
+    example(
+        "kafka-proxy",
+        "A name and a password for the brokers",
+        r#"{"sasl": {"username": "gateway", "password": "secret"}}"#,
+    ),
     metadata(
         "prometheus",
         "Fewer series: nodes and consumers are not told apart, as metadata",

@@ -34,7 +34,7 @@ use super::{
     proxy_protocol::{self, Addresses},
     reply,
     timer::Timer,
-    tunnel::Tunnel,
+    tunnel::Onward,
     worker::Worker,
 };
 use crate::{
@@ -58,7 +58,7 @@ pub struct Client {
     /// What a load balancer in front of us says of the connection.
     pub announced: Option<Addresses>,
     /// Set by a request that ends HTTP on this connection.
-    pub tunnel: RefCell<Option<Tunnel>>,
+    pub onward: RefCell<Option<Onward>>,
     /// For as long as the client must do something.
     pub timer: Timer,
     http2: Cell<bool>,
@@ -111,7 +111,7 @@ impl Client {
             peer_text: text(peer.ip().to_canonical().to_string()),
             port_text: text(local.port().to_string()),
             announced: None,
-            tunnel: RefCell::new(None),
+            onward: RefCell::new(None),
             timer: worker.timers.timer(),
             http2: Cell::new(http2),
             active: Cell::new(0),
@@ -361,15 +361,15 @@ async fn serve_http1(client: Rc<Client>, stream: Watched) {
         Pin::new(&mut connection).poll(cx).map(|_| true)
     })
     .await;
-    // Taken in any case: a tunnel holds the connection it lies in.
-    let tunnel = client.tunnel.take();
+    // Taken in any case: it holds the connection it lies in.
+    let onward = client.onward.take();
     if !in_time {
         return;
     }
     let parts = connection.into_parts();
     let stream = parts.io.into_inner().stream;
-    match tunnel {
-        Some(tunnel) => Box::pin(tunnel.run(stream, parts.read_buf, &client)).await,
+    match onward {
+        Some(onward) => Box::pin(onward.run(stream, parts.read_buf, &client)).await,
         None => {
             let last = client.unreadable().unwrap_or_default();
             close(stream, &client, &last).await;

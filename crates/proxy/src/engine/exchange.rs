@@ -6,6 +6,7 @@
 mod begin;
 mod call;
 mod check;
+mod commands;
 mod forward;
 mod forwarded;
 mod log;
@@ -33,6 +34,8 @@ use crate::{
     chain,
     ctx::Ctx,
     plugin::{Flow, Phase, Reply},
+    pubsub::Commands,
+    upstream::Scheme,
     vars::{Fixed, Var},
 };
 
@@ -53,11 +56,14 @@ pub struct Exchange {
     through: bool,
     /// Whether `Upgrade` goes to the upstream.
     upgrade: bool,
+    /// Whoever answers the client once HTTP has ended, where the upstream is a messaging system.
+    commands: Option<Box<Commands>>,
 }
 
 /// Where a response's body comes from.
 enum Answer {
     Own(Bytes),
+    /// An upstream, or nowhere: HTTP ends with the head.
     Upstream,
 }
 
@@ -133,6 +139,10 @@ impl Exchange {
             let lacks = self.ctx.route.as_ref().and_then(|route| route.lacks);
             return Ok(self.own(reply::error(lacks.unwrap_or(StatusCode::SERVICE_UNAVAILABLE))));
         };
+        if upstream.scheme == Scheme::Kafka {
+            // Boxed: it is rare, and every request would have to carry the room for it.
+            return Ok(Box::pin(self.commands(&upstream)).await);
+        }
         self.forward(&upstream).await
     }
 

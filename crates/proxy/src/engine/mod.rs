@@ -18,6 +18,7 @@ mod link;
 mod listen;
 mod old_head;
 pub mod proxy_protocol;
+mod pubsub;
 mod real_ip;
 mod reply;
 pub(crate) mod timer;

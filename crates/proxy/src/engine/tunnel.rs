@@ -16,12 +16,29 @@ use super::{
     exchange::Exchange,
     h1::Limits,
     io::{Downstream, Upstream},
+    pubsub,
 };
 
 /// Bytes moved at once.
 const BUFFER: usize = 16 * 1024;
 /// How often is looked whether the worker has ended, or a direction has got stuck.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// What becomes of a connection from a client that has left HTTP.
+pub enum Onward {
+    Tunnel(Tunnel),
+    Messages(pubsub::Session),
+}
+
+impl Onward {
+    /// Serves it to its end. `early` is what the client had sent already.
+    pub async fn run(self, downstream: Downstream, early: Bytes, client: &Client) {
+        match self {
+            Self::Tunnel(tunnel) => tunnel.run(downstream, early, client).await,
+            Self::Messages(session) => session.run(downstream, early, client).await,
+        }
+    }
+}
 
 /// The upstream's end, waiting for the client's.
 pub struct Tunnel {
@@ -34,8 +51,8 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    /// Moves bytes until both directions have ended. `early` is what the client had sent already.
-    pub async fn run(self, downstream: Downstream, early: Bytes, client: &Client) {
+    /// Moves bytes until both directions have ended.
+    async fn run(self, downstream: Downstream, early: Bytes, client: &Client) {
         let Self { upstream, early: answer, limits, mut exchange } = self;
         let (client_read, client_write) = split(downstream);
         let (upstream_read, upstream_write) = split(upstream);

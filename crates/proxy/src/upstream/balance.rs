@@ -45,6 +45,9 @@ impl Method {
         let loading = |kind| Loading(lasting.get_or(&format!("{kind}/{name}"), Loads::default));
         Ok(match conf.kind {
             resource::Balance::RoundRobin => Self::RoundRobin,
+            // Nothing is chosen: the brokers know who leads a partition.
+            resource::Balance::None if conf.scheme == resource::Scheme::Kafka => Self::RoundRobin,
+            resource::Balance::None => return Err("`type` is none only where `scheme` is kafka".to_owned()),
             resource::Balance::Chash => Self::Chash(Arc::new(HashKey {
                 key: hash_key(conf)?,
                 address: Template::new("$remote_addr"),

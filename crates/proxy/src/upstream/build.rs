@@ -97,7 +97,8 @@ impl Upstream {
             }
         };
         let verify = conf.tls.as_ref().is_some_and(|tls| tls.verify);
-        let tls = if scheme.is_tls() { Some(means.tls(scheme, verify)?) } else { None };
+        let encrypts = scheme.is_tls() || (scheme == Scheme::Kafka && conf.tls.is_some());
+        let tls = if encrypts { Some(means.tls(scheme, verify)?) } else { None };
         let name: Arc<str> = name.into();
         let mut hasher = FxHasher::default();
         (scheme, tls.as_ref().map(|tls| tls.fingerprint)).hash(&mut hasher);
@@ -220,7 +221,7 @@ fn scheme(scheme: resource::Scheme) -> Result<Scheme, String> {
         resource::Scheme::Tcp => Ok(Scheme::Tcp),
         resource::Scheme::Tls => Ok(Scheme::Tls),
         resource::Scheme::Udp => Ok(Scheme::Udp),
-        resource::Scheme::Kafka => Err("upstreams of scheme kafka are not for this gateway".to_owned()),
+        resource::Scheme::Kafka => Ok(Scheme::Kafka),
     }
 }
 
@@ -263,7 +264,8 @@ mod tests {
         assert_eq!(set.nodes[1].address, Some("[::1]:81".parse().unwrap()));
         for (conf, error) in [
             (json!({"service_name": "x", "discovery_type": "tars"}), "there is no discovery of type `tars`"),
-            (json!({"nodes": {"a:1": 1}, "scheme": "kafka"}), "upstreams of scheme kafka"),
+            (json!({"nodes": {"10.0.0.1": 1}, "scheme": "kafka"}), "a node without a port"),
+            (json!({"nodes": {"a:1": 1}, "type": "none"}), "`type` is none"),
             (json!({"nodes": {"a:1": 1}, "type": "chash"}), "missing key"),
             (json!({"nodes": {"a:1": 1}, "checks": {"active": {"timeout": "x"}}}), "checks: invalid type"),
             (json!({"nodes": {"a:1": 1}, "pass_host": "rewrite"}), "`upstream_host` can't be empty"),

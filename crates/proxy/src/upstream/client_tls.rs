@@ -80,7 +80,7 @@ fn configure(
     config.alpn_protocols = match scheme {
         Scheme::Grpc | Scheme::Grpcs => vec![b"h2".to_vec()],
         Scheme::Http | Scheme::Https => vec![b"http/1.1".to_vec()],
-        Scheme::Tcp | Scheme::Tls | Scheme::Udp => vec![],
+        Scheme::Tcp | Scheme::Tls | Scheme::Udp | Scheme::Kafka => vec![],
     };
     Ok(config)
 }

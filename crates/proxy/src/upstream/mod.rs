@@ -36,7 +36,7 @@ pub struct Upstream {
     /// How long a TCP or UDP session may be silent: as a read, where that is configured, or nginx's ten minutes.
     pub session_idle: Duration,
     pub keepalive: Keepalive,
-    /// Set for `https`, `grpcs` and `tls`.
+    /// Set for `https`, `grpcs` and `tls`, and for `kafka` where `tls` is configured.
     pub tls: Option<ClientTls>,
     /// Identifies the pool of connections: same fingerprint, same connections, whatever else changed.
     pub fingerprint: u64,
@@ -77,6 +77,8 @@ pub enum Scheme {
     Tcp,
     Tls,
     Udp,
+    /// Asked by [`crate::pubsub`] on behalf of clients; its brokers choose among themselves.
+    Kafka,
 }
 
 impl Scheme {
@@ -90,6 +92,7 @@ impl Scheme {
             Self::Tcp => "tcp",
             Self::Tls => "tls",
             Self::Udp => "udp",
+            Self::Kafka => "kafka",
         }
     }
 

@@ -62,6 +62,7 @@ impl Exchange {
             responded: false,
             through: false,
             upgrade: false,
+            commands: None,
         }))
     }
 }

@@ -4,7 +4,13 @@ use std::time::Instant;
 
 use http::{HeaderMap, StatusCode};
 
-use super::{super::tunnel::Tunnel, Body, Exchange};
+use super::{
+    super::{
+        pubsub,
+        tunnel::{Onward, Tunnel},
+    },
+    Body, Exchange,
+};
 use crate::{
     chain,
     engine::link::Link,
@@ -34,12 +40,16 @@ impl Exchange {
         if let Some(Link::Own { connection, .. }) = self.link.take() {
             let (upstream, early) = connection.into_parts();
             let limits = self.limits;
-            client.tunnel.replace(Some(Tunnel { upstream, early, limits, exchange: self }));
+            let tunnel = Tunnel { upstream, early, limits, exchange: self };
+            client.onward.replace(Some(Onward::Tunnel(tunnel)));
+        } else if let Some(commands) = self.commands.take() {
+            let session = pubsub::Session { commands: *commands, exchange: self };
+            client.onward.replace(Some(Onward::Messages(session)));
         }
         Body::Empty
     }
 
-    /// A tunnel has ended after so many bytes.
+    /// What came after HTTP has ended after so many bytes.
     pub(in crate::engine) fn tunnelled(&mut self, received: u64, sent: u64) {
         self.ctx.transfer.body_sent = sent;
         self.body.received += received;
