@@ -129,7 +129,9 @@ impl Attempt {
     /// It came to nothing; `status` says how: 504 if it took too long.
     pub(crate) fn fail(&mut self, status: StatusCode) {
         self.failure = Some(status);
-        self.held = None;
+        if let Some(held) = self.held.take() {
+            held.failed(self.finished.unwrap_or_default());
+        }
         if let Some(watched) = &self.watched {
             watched.failed(status == StatusCode::GATEWAY_TIMEOUT);
         }

@@ -169,17 +169,25 @@ impl HashKey {
     }
 }
 
-/// The first of those with the least work for their weight. One of weight 0 comes after all others.
+/// One of those with the least work for their weight, any of them: nginx has them take turns, APISIX always asks the
+/// same one. One of weight 0 comes after all others.
 fn least(members: &[Member], out: impl Fn(usize) -> bool) -> Option<&Member> {
     let score = |member: &Member| (f64::from(member.load.under_way()) + 1.0) / f64::from(member.weight);
-    let mut best: Option<(f64, &Member)> = None;
+    let (mut best, mut equals): (Option<(f64, &Member)>, u32) = (None, 0);
     for member in members.iter().filter(|member| !out(member.at)) {
         let score = score(member);
-        if best.is_none_or(|(least, _)| score < least) {
-            best = Some((score, member));
+        match best {
+            Some((least, _)) if score > least => {}
+            Some((least, _)) if score >= least => equals += 1,
+            _ => (best, equals) = (Some((score, member)), 0),
         }
     }
-    best.map(|(_, member)| member)
+    let (least, first) = best?;
+    if equals == 0 {
+        return Some(first);
+    }
+    let open = members.iter().filter(|member| !out(member.at) && score(member) <= least);
+    open.take(equals as usize + 1).nth(rand::random_range(0..=equals) as usize).or(Some(first))
 }
 
 /// Of two taken by chance the one that answered faster of late. Weights don't count, as in APISIX.

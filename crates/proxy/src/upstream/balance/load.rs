@@ -58,6 +58,11 @@ impl Held {
     pub fn answered(&self, took: Duration) {
         self.0.answers.add(Instant::now(), took.as_secs_f32());
     }
+
+    /// The node has not answered.
+    pub fn failed(&self, took: Duration) {
+        self.0.answers.raise(Instant::now(), (took + PENALTY).as_secs_f32());
+    }
 }
 
 impl Drop for Held {
@@ -74,6 +79,9 @@ struct Average(AtomicU64);
 const DECAY: f32 = 10.0;
 /// After so many milliseconds it is forgotten.
 const MEMORY: u32 = 60_000;
+/// What an attempt that came to nothing took longer than it did. APISIX remembers no failures, and so sends most
+/// requests to a node that is broken.
+const PENALTY: Duration = Duration::from_secs(5);
 
 impl Average {
     fn at(&self, now: Instant, value: f32) -> f32 {
@@ -83,6 +91,13 @@ impl Average {
     fn add(&self, now: Instant, value: f32) {
         let now = millis(now);
         let next = |word| Some(u64::from(fade(word, now, value).to_bits()) << 32 | u64::from(now));
+        let _ = self.0.fetch_update(Relaxed, Relaxed, next);
+    }
+
+    /// At least `value`, whatever came before and how short ago.
+    fn raise(&self, now: Instant, value: f32) {
+        let now = millis(now);
+        let next = |word| Some(u64::from(fade(word, now, 0.0).max(value).to_bits()) << 32 | u64::from(now));
         let _ = self.0.fetch_update(Relaxed, Relaxed, next);
     }
 }
@@ -122,6 +137,18 @@ mod tests {
         average.add(later, 1.0);
         assert!(close(average.at(later, 0.0), 2.0 / std::f32::consts::E + 1.0 - 1.0 / std::f32::consts::E));
         assert!(close(average.at(later + Duration::from_secs(61), 0.0), 0.0));
+    }
+
+    #[test]
+    fn a_failure_counts_at_once_and_fades_like_all_else() {
+        let (average, start) = (Average::default(), Instant::now());
+        average.add(start, 0.1);
+        average.raise(start, 5.0);
+        average.raise(start, 2.0);
+        average.add(start, 0.1);
+        assert!((average.at(start, 0.0) - 5.0).abs() < 0.01);
+        assert!((average.at(start + Duration::from_secs(10), 0.0) - 5.0 / std::f32::consts::E).abs() < 0.01);
+        assert!(average.at(start + Duration::from_secs(61), 0.0) == 0.0);
     }
 
     #[test]

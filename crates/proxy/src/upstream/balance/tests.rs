@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::{ctx::Attempt, upstream::nodes::Chosen};
 
 fn nodes(weights: &[(u32, i64)]) -> Vec<Arc<Node>> {
     let node = |(at, &(weight, priority)): (u16, &(u32, i64))| Arc::new(Node::new("n", at, weight, priority));
@@ -40,12 +41,26 @@ fn tries(balance: &Balance) -> Vec<usize> {
 #[test]
 fn nodes_come_as_often_as_their_weight_says_and_mixed() {
     let three = nodes(&[(5, 0), (1, 0), (1, 0)]);
-    let picked = sequence(&balance(&json!({}), &three), 7);
-    assert_eq!(picked, [0, 0, 0, 1, 0, 2, 0]);
+    let picked = sequence(&balance(&json!({}), &three), 14);
+    // A turn begins anywhere.
+    assert!(picked.windows(7).any(|turn| turn == [0, 0, 0, 1, 0, 2, 0]), "{picked:?}");
     let equal = nodes(&[(100, 0), (100, 0)]);
-    assert_eq!(sequence(&balance(&json!({}), &equal), 4), [0, 1, 0, 1]);
+    let picked = sequence(&balance(&json!({}), &equal), 4);
+    assert!(picked == [0, 1, 0, 1] || picked == [1, 0, 1, 0], "{picked:?}");
     assert_eq!(sequence(&balance(&json!({}), &nodes(&[(0, 0), (1, 0)])), 2), [1, 1]);
     assert!(sequence(&balance(&json!({}), &[]), 2).is_empty());
+}
+
+#[test]
+fn no_node_is_always_the_first_of_a_new_set() {
+    let equal = nodes(&[(1, 0), (1, 0), (1, 0)]);
+    for kind in ["roundrobin", "least_conn", "ewma"] {
+        let mut firsts = [0; 3];
+        for _ in 0..300 {
+            firsts[sequence(&balance(&json!({"type": kind}), &equal), 1)[0]] += 1;
+        }
+        assert!(firsts.iter().all(|count| *count > 50), "{kind}: {firsts:?}");
+    }
 }
 
 #[test]
@@ -139,8 +154,13 @@ fn the_node_with_the_least_work_for_its_weight_is_next() {
     let (all, method) = (nodes(&[(3, 0), (2, 0)]), method(&json!({"type": "least_conn"})).unwrap());
     let balance = Balance::new(&method, &all);
     let ctx = Ctx::example("GET", "/", &[]);
-    let mut held: Vec<_> = (0..4).map(|_| balance.pick(&ctx, |_| false).unwrap()).collect();
-    assert_eq!(held.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [0, 1, 0, 0]);
+    let mut held: Vec<_> = (0..5).map(|_| balance.pick(&ctx, |_| false).unwrap()).collect();
+    let mut picked: Vec<_> = held.iter().map(|(at, _)| *at).collect();
+    // Then both have as much to do, and either may be next.
+    picked[3..].sort_unstable();
+    assert_eq!(picked, [0, 1, 0, 0, 1]);
+    let last = held.iter().rposition(|(at, _)| *at == 1).unwrap();
+    held.remove(last);
     // What is under way counts for the sets that come after.
     let another = Balance::new(&method, &all);
     assert_eq!(pick(&another, &ctx, |_| false), Some(1));
@@ -157,6 +177,22 @@ fn of_two_nodes_the_one_that_answered_faster_is_next() {
     slow.unwrap().answered(std::time::Duration::from_secs(1));
     assert!((0..20).all(|_| pick(&balance, &ctx, |_| false) == Some(1)));
     assert_eq!(pick(&balance, &ctx, |at| at == 1), Some(0));
+}
+
+#[test]
+fn a_node_that_fails_is_not_taken_for_the_fastest() {
+    let all = nodes(&[(1, 0), (1, 0)]);
+    let balance = balance(&json!({"type": "ewma"}), &all);
+    let ctx = Ctx::example("GET", "/", &[]);
+    let on = |at: usize| {
+        let (_, held) = balance.pick(&ctx, |other| other != at).unwrap();
+        Attempt::new(Chosen { node: Arc::clone(&all[at]), held, watched: None })
+    };
+    let mut slow = on(0);
+    slow.finished = Some(std::time::Duration::from_secs(2));
+    slow.finish(http::StatusCode::OK);
+    on(1).fail(http::StatusCode::BAD_GATEWAY);
+    assert!((0..20).all(|_| pick(&balance, &ctx, |_| false) == Some(0)));
 }
 
 proptest! {

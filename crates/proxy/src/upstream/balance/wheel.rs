@@ -1,4 +1,7 @@
 //! Weighted round robin: in every full turn each node comes exactly as often as its weight says, well mixed.
+//!
+//! The rule to know: a turn begins at any place, as in APISIX (lua-resty-roundrobin). A wheel is made anew whenever its
+//! upstream changes, and by every gateway of a fleet: if all began at the first node, that one would get more.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -26,7 +29,8 @@ impl Wheel {
             (places, at)
         });
         let nodes = nodes.collect();
-        Self { cursor: AtomicU64::new(0), places, stride: stride(places), nodes }
+        let cursor = AtomicU64::new(rand::random_range(0..places.max(1)));
+        Self { cursor, places, stride: stride(places), nodes }
     }
 
     pub fn pick(&self, out: impl Fn(usize) -> bool) -> Option<usize> {
