@@ -129,7 +129,7 @@ fn fits(record: &Record, query: &Query) -> bool {
 }
 
 fn name(text: &str) -> Name {
-    let mut name = Name::from_utf8(text).expect("a name");
+    let mut name = Name::from_str_relaxed(text).expect("a name");
     name.set_fqdn(true);
     name
 }

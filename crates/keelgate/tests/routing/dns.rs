@@ -124,3 +124,37 @@ async fn dns_as_a_registry_says_ports_weights_and_priorities() {
     let refused = request(http::Method::GET, &node.url("/headers"), &[], "").await.unwrap();
     assert_eq!(refused.status, 503, "nobody is asked for services of Consul here");
 }
+
+#[tokio::test]
+async fn names_may_have_underscores_and_a_target_that_is_gone_costs_only_itself() {
+    let (dns, one, two, three) = (Dns::start(), Upstream::start(), Upstream::start(), Upstream::start());
+    dns.set("my_node.test", &["127.0.0.1"], 60);
+    dns.set("a.test", &["127.0.0.1"], 60);
+    let servers = [
+        (1, 1, one.port(), "my_node.test"),
+        (1, 1, two.port(), "gone.test"),
+        (1, 1, three.port(), "127.0.0.1"),
+    ];
+    dns.set_srv("_web._tcp.my_app.test", &servers, 60);
+    dns.set_srv("gone_all.test", &[(1, 1, two.port(), "gone.test")], 60);
+    let mut settings = asking(&dns);
+    let discovery = json!({ "discovery": { "dns": { "servers": [dns.address()] } } });
+    testkit::gateway::merge(&mut settings, discovery);
+    let node = Node::with(settings).await;
+    let service = |name: &str| json!({ "service_name": name, "discovery_type": "dns", "type": "roundrobin" });
+    let named = json!({ "nodes": { format!("my_node.test:{}", one.port()): 1 } });
+    node.has(&[
+        ("routes/node", json!({ "uri": "/ip", "upstream": named })),
+        ("routes/a", json!({ "uri": "/get", "upstream": service(&format!("my_node.test:{}", one.port())) })),
+        ("routes/srv", json!({ "uri": "/headers", "upstream": service("_web._tcp.my_app.test") })),
+        ("routes/gone", json!({ "uri": "/anything", "upstream": service("gone_all.test") })),
+    ])
+    .await;
+    assert_eq!(node.get("/ip").await.unwrap().status, 200, "a node");
+    assert_eq!(node.get("/get").await.unwrap().status, 200, "a service");
+    for _ in 0..6 {
+        assert_eq!(node.get("/headers").await.unwrap().status, 200, "targets");
+    }
+    assert_eq!((one.requests(), two.requests(), three.requests()), (5, 0, 3));
+    assert_eq!(node.get("/anything").await.unwrap().status, 503);
+}

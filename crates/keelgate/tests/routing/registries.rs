@@ -133,6 +133,31 @@ async fn kubernetes() {
 }
 
 #[tokio::test]
+async fn a_watch_that_is_cut_is_taken_up_again_without_a_word() {
+    let (registry, one, two) = (Registry::start(Kind::Kubernetes), Upstream::start(), Upstream::start());
+    let story = Story::new(Kind::Kubernetes, registry.address());
+    registry.set(story.service, &[one.address()]);
+    let mut node = Node::with(json!({ "discovery": { "kubernetes": story.conf } })).await;
+    let mut upstream = story.upstream;
+    testkit::gateway::merge(&mut upstream, json!({ "discovery_type": "kubernetes", "type": "roundrobin" }));
+    node.has(&[("routes/r", json!({ "uri": "/ip", "upstream": upstream }))]).await;
+    node.serves("/ip").await;
+    let watched = || registry.requests().iter().filter(|request| request.contains("watch=true")).count();
+    for cut in 1..4 {
+        eventually(SOON, "a watch", async || expect(watched() >= cut, watched())).await;
+        registry.restart();
+    }
+    registry.set(story.service, &[two.address()]);
+    eventually(SOON, "requests at the other", async || {
+        let status = node.get("/ip").await.map_err(|error| error.to_string())?.status;
+        expect(status == 200 && two.requests() > 0, status)
+    })
+    .await;
+    let log = node.gateway.process().log();
+    assert!(!log.contains("a registry can't be heard"), "{log}");
+}
+
+#[tokio::test]
 async fn a_service_that_is_gone_has_no_nodes_and_a_default_where_there_is_one() {
     let (registry, one, fallback) = (Registry::start(Kind::Consul), Upstream::start(), Upstream::start());
     registry.set("web", &[one.address()]);

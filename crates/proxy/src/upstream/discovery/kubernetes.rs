@@ -5,7 +5,11 @@
 
 mod endpoints;
 
-use std::{env, fs, sync::Arc, time::Duration};
+use std::{
+    env, fs,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::future::join_all;
 use http::header;
@@ -124,6 +128,8 @@ const LIST: Duration = Duration::from_secs(30);
 const PAGE: &str = "500";
 /// How long a watch goes on before it is begun anew: the API server is asked to end it then.
 const WATCH: Duration = Duration::from_secs(1800);
+/// A watch that lasted so long was none of a row of failures.
+const WHILE: Duration = Duration::from_secs(60);
 
 impl Config {
     pub fn checked(self) -> Result<Self, Unusable> {
@@ -253,21 +259,22 @@ pub async fn run(conf: Config, board: Arc<Board>, roots: Arc<RootCertStore>) {
         async move {
             let mut pauses = Pauses::new();
             loop {
+                let began = Instant::now();
                 let watched = watch(cluster, prefix.as_deref().unwrap_or(""), (board, at), roots).await;
-                match watched {
-                    Ok(()) => pauses = Pauses::new(),
-                    Err(error) => {
-                        board.failed(at, &error);
-                        pauses.pause().await;
-                    }
+                if watched.is_ok() || began.elapsed() > WHILE {
+                    pauses = Pauses::new();
                 }
+                if let Err(error) = watched {
+                    board.failed(at, &error);
+                }
+                pauses.pause().await;
             }
         }
     });
     join_all(clusters).await;
 }
 
-/// Lists and watches once, until the watch ends.
+/// Lists and watches once, until the watch breaks off: that is no error, all is listed again.
 async fn watch(
     cluster: &Cluster,
     prefix: &str,
@@ -319,6 +326,9 @@ async fn watch(
             }
         }
         board.publish(at, table.services());
+        if lines.cut {
+            return Ok(());
+        }
     }
 }
 
@@ -345,6 +355,8 @@ async fn list(cluster: &Cluster, client: &Client, table: &mut Table) -> Result<S
 #[derive(Default)]
 struct Lines {
     read: Vec<u8>,
+    /// Whether the response broke off.
+    cut: bool,
 }
 
 impl Lines {
@@ -362,9 +374,14 @@ impl Lines {
             if self.read.len() > LONGEST {
                 return Err("an event has no end".to_owned());
             }
-            match response.chunk().await.map_err(|error| client::chain(&error))? {
-                Some(chunk) => self.read.extend_from_slice(&chunk),
-                None => return Ok(None),
+            match response.chunk().await {
+                Ok(Some(chunk)) => self.read.extend_from_slice(&chunk),
+                Ok(None) => return Ok(None),
+                Err(error) => {
+                    tracing::debug!(error = client::chain(&error), "a watch broke off");
+                    self.cut = true;
+                    return Ok(None);
+                }
             }
         }
     }

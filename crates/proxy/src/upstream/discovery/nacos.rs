@@ -46,10 +46,10 @@ struct Login {
     access_token: String,
 }
 
+/// Without `hosts` it is no answer: whoever says `{}` does not say that there are no instances.
 #[derive(Deserialize)]
 struct Service {
-    #[serde(default)]
-    hosts: Option<Vec<Instance>>,
+    hosts: Vec<Instance>,
 }
 
 #[derive(Deserialize)]
@@ -169,7 +169,7 @@ impl Config {
         query.extend(self.signed(group, service));
         let request = client.get(&format!("{}ns/instance/list", server.base)).query(&query);
         let (_, found) = client::json::<Service>(request, self.limit()).await?;
-        Ok(found.hosts.into_iter().flatten().map(|instance| instance.endpoint(self.weight)).collect())
+        Ok(found.hosts.into_iter().map(|instance| instance.endpoint(self.weight)).collect())
     }
 
     /// Aliyun's signature, where there are keys.
@@ -248,4 +248,19 @@ fn hundred() -> u32 {
 
 fn v1() -> String {
     "/nacos/v1/".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_list_of_none_says_that_there_are_none() {
+        let read = |text: &str| serde_json::from_str::<Service>(text).map(|service| service.hosts.len());
+        assert_eq!(read(r#"{"name": "g@@s", "hosts": []}"#).unwrap(), 0);
+        assert_eq!(read(r#"{"hosts": [{"ip": "10.0.0.1", "port": 80}]}"#).unwrap(), 1);
+        for no_answer in ["{}", r#"{"hosts": null}"#, "[]", r#"{"code": 500, "message": "caused: ..."}"#] {
+            assert!(read(no_answer).is_err(), "{no_answer}");
+        }
+    }
 }

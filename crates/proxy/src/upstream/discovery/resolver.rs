@@ -70,6 +70,8 @@ pub enum Failure {
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// What `/etc/hosts` says holds until the next reload.
 const FOR_GOOD: Duration = Duration::from_secs(365 * 24 * 3600);
+/// How long an answer holds at most that names a host which does not exist.
+const SOON: Duration = Duration::from_secs(15);
 
 impl Resolver {
     pub fn new(conf: &Dns) -> Self {
@@ -112,7 +114,7 @@ impl Resolver {
                 }
                 let unset = || Failure::Unheard("there is no DNS server to ask".to_owned());
                 let resolver = self.nodes.as_ref().ok_or_else(unset)?;
-                let (ips, ttl) = addresses(resolver, &query.name, self.ipv6).await?;
+                let (ips, ttl) = addresses(resolver, &name(&query.name)?, self.ipv6).await?;
                 let endpoints = ips.into_iter().map(address).collect();
                 Ok(Found { endpoints, ttl: self.valid.unwrap_or(ttl) })
             }
@@ -124,8 +126,8 @@ impl Resolver {
     }
 
     /// As APISIX: an IPv4 address before one of IPv6.
-    fn in_hosts(&self, name: &str) -> Option<IpAddr> {
-        let name = Name::from_utf8(name).ok()?;
+    fn in_hosts(&self, host: &str) -> Option<IpAddr> {
+        let name = name(host).ok()?;
         let of = |kind| {
             let found = self.hosts.lookup_static_host(&Question::query(name.clone(), kind))?;
             found.answers().iter().find_map(|record| ip(&record.data))
@@ -150,7 +152,8 @@ impl ForServices {
 
     /// `name` or `name:port`, in the order of the configuration.
     async fn ask(&self, service: &Arc<str>, ipv6: bool) -> Result<Found, Failure> {
-        let (name, port) = model::resource::split_address(service).map_err(Failure::Unheard)?;
+        let (host, port) = model::resource::split_address(service).map_err(Failure::Unheard)?;
+        let name = name(host)?;
         let mut failure = Failure::NoSuchName;
         let mut asked = Vec::new();
         for turn in &self.order {
@@ -163,7 +166,7 @@ impl ForServices {
                 continue;
             };
             asked.push(kind);
-            match self.records(name, kind, ipv6).await {
+            match self.records(&name, kind, ipv6).await {
                 Ok(mut found) => {
                     lock(&self.last).insert(Arc::clone(service), kind);
                     if port.is_some() {
@@ -178,16 +181,16 @@ impl ForServices {
         Err(failure)
     }
 
-    async fn records(&self, name: &str, kind: RecordType, ipv6: bool) -> Result<Found, Failure> {
+    async fn records(&self, name: &Name, kind: RecordType, ipv6: bool) -> Result<Found, Failure> {
         let found = lookup(&self.resolver, name, kind).await?;
         match kind {
             RecordType::SRV => self.srv(&found, ipv6).await,
             RecordType::CNAME => {
                 let alias = found.answers().iter().find_map(|record| match &record.data {
-                    RData::CNAME(alias) => Some(alias.0.to_utf8()),
+                    RData::CNAME(alias) => Some(&alias.0),
                     _ => None,
                 });
-                let (ips, ttl) = addresses(&self.resolver, &alias.ok_or(Failure::NoSuchName)?, ipv6).await?;
+                let (ips, ttl) = addresses(&self.resolver, alias.ok_or(Failure::NoSuchName)?, ipv6).await?;
                 Ok(Found { endpoints: ips.into_iter().map(address).collect(), ttl: ttl.min(holds(&found)) })
             }
             _ => {
@@ -197,15 +200,29 @@ impl ForServices {
         }
     }
 
-    /// Each record's weight is shared out among the addresses of its target.
+    /// Each record's weight is shared out among the addresses of its target. A target that does not exist is left out
+    /// while there are others; one may be an address itself.
     async fn srv(&self, found: &Lookup, ipv6: bool) -> Result<Found, Failure> {
         let mut ttl = holds(found);
         let mut targets = Vec::new();
         for record in found.answers() {
             let RData::SRV(srv) = &record.data else { continue };
-            let (ips, holds) = addresses(&self.resolver, &srv.target.to_utf8(), ipv6).await?;
-            ttl = ttl.min(holds);
-            targets.push((srv, ips));
+            if let Ok(ip) = srv.target.to_ascii().trim_end_matches('.').parse() {
+                targets.push((srv, vec![ip]));
+                continue;
+            }
+            match addresses(&self.resolver, &srv.target, ipv6).await {
+                Ok((ips, holds)) => {
+                    ttl = ttl.min(holds);
+                    targets.push((srv, ips));
+                }
+                // It may be on its way.
+                Err(Failure::NoSuchName) => ttl = ttl.min(SOON),
+                Err(unheard) => return Err(unheard),
+            }
+        }
+        if targets.is_empty() {
+            return Err(Failure::NoSuchName);
         }
         let shares = super::super::live::shares(targets.iter().map(|(_, ips)| ips.len()));
         let endpoints = targets.into_iter().zip(shares).flat_map(|((srv, ips), share)| {
@@ -225,7 +242,7 @@ impl ForServices {
 /// A name's addresses, sorted: those of IPv4, or else those of IPv6.
 async fn addresses(
     resolver: &TokioResolver,
-    name: &str,
+    name: &Name,
     ipv6: bool,
 ) -> Result<(Vec<IpAddr>, Duration), Failure> {
     let mut found = lookup(resolver, name, RecordType::A).await;
@@ -236,8 +253,14 @@ async fn addresses(
     Ok((ips(&found), holds(&found)))
 }
 
-async fn lookup(resolver: &TokioResolver, name: &str, kind: RecordType) -> Result<Lookup, Failure> {
-    let found = resolver.lookup(name, kind).await.map_err(|error| why(&error))?;
+/// A name as it is written. What IDNA does not know, such as `_` inside of a label, is taken literally, as by every
+/// other resolver (RFC 2181 section 11).
+fn name(text: &str) -> Result<Name, Failure> {
+    Name::from_str_relaxed(text).map_err(|error| Failure::Unheard(format!("`{text}` is no name: {error}")))
+}
+
+async fn lookup(resolver: &TokioResolver, name: &Name, kind: RecordType) -> Result<Lookup, Failure> {
+    let found = resolver.lookup(name.clone(), kind).await.map_err(|error| why(&error))?;
     let any = found.answers().iter().any(|record| record.record_type() == kind);
     if any { Ok(found) } else { Err(Failure::NoSuchName) }
 }
