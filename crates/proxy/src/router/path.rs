@@ -3,7 +3,9 @@
 //! The rule to know: the tree finds a URI by what stands before its first wildcard; where more follows than that,
 //! a [`Pattern`] decides.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
+
+use smallvec::SmallVec;
 
 use super::{Params, tree::Fit};
 
@@ -60,54 +62,123 @@ impl Pattern {
         wild.then_some(Self(segments))
     }
 
-    /// Whether the whole path fits, and what its named segments are.
+    /// Whether the whole path fits, and what its named segments are. Takes time in proportion to the path's length
+    /// times the number of segments, whatever the path is.
     pub fn matches(&self, path: &str) -> Option<Params> {
-        let mut params = Params::new();
-        matches(&self.0, path, &mut params).then_some(params)
+        let failed = SmallVec::from_elem(usize::MAX, self.0.len());
+        let mut search = Search { path, segments: &self.0, named: SmallVec::new(), failed };
+        search.fits(0, 0).then(|| {
+            search.named.into_iter().map(|(name, range)| (name.clone(), path[range].into())).collect()
+        })
     }
 }
 
-fn matches(segments: &[Segment], path: &str, params: &mut Params) -> bool {
-    let Some((segment, rest)) = segments.split_first() else { return false };
-    let end = path.find('/').unwrap_or(path.len());
-    match segment {
-        Segment::Text(text) => path[..end] == **text && follow(rest, path, end, params),
-        Segment::One(name) => {
-            params.push((name.clone(), path[..end].into()));
-            if end > 0 && follow(rest, path, end, params) {
-                return true;
+/// A path being matched.
+struct Search<'a> {
+    path: &'a str,
+    segments: &'a [Segment],
+    named: SmallVec<[(&'a Arc<str>, Range<usize>); 2]>,
+    /// By star: where it was tried to end and what follows it did not fit. All ends from here on have failed, and do
+    /// so wherever the star begins, so that none is tried twice.
+    failed: SmallVec<[usize; 8]>,
+}
+
+impl Search<'_> {
+    /// Whether the segments from `at` on fit the path from `start` on.
+    fn fits(&mut self, at: usize, start: usize) -> bool {
+        let path = self.path;
+        match &self.segments[at] {
+            Segment::Text(text) => {
+                let end = segment_end(path, start);
+                path[start..end] == **text && self.follows(at, end)
             }
-            params.pop();
-            false
-        }
-        Segment::Any(name) => {
-            // As much as possible first, as the regular expression of APISIX takes it.
-            let ends = path.rmatch_indices('/').map(|(at, _)| at);
-            for end in std::iter::once(path.len()).chain(ends) {
-                let held = params.len();
-                params.extend(name.iter().map(|name| (name.clone(), path[..end].into())));
-                if follow(rest, path, end, params) {
+            Segment::One(name) => {
+                let end = segment_end(path, start);
+                self.named.push((name, start..end));
+                if end > start && self.follows(at, end) {
                     return true;
                 }
-                params.truncate(held);
+                self.named.pop();
+                false
             }
-            false
+            Segment::Any(name) => {
+                // As much as possible first, as the regular expression of APISIX takes it.
+                let tried = self.failed[at];
+                let whole = (tried > path.len()).then_some(path.len());
+                let slashes = path[start..tried.clamp(start, path.len())].rmatch_indices('/');
+                for end in whole.into_iter().chain(slashes.map(|(slash, _)| start + slash)) {
+                    let held = self.named.len();
+                    self.named.extend(name.iter().map(|name| (name, start..end)));
+                    if self.follows(at, end) {
+                        return true;
+                    }
+                    self.named.truncate(held);
+                }
+                self.failed[at] = tried.min(start);
+                false
+            }
+        }
+    }
+
+    /// Whether what comes after the segment `at` fits what follows the slash at `end`.
+    fn follows(&mut self, at: usize, end: usize) -> bool {
+        match (at + 1 == self.segments.len(), end == self.path.len()) {
+            (true, is_end) => is_end,
+            (false, true) => false,
+            (false, false) => self.fits(at + 1, end + 1),
         }
     }
 }
 
-/// Whether `rest` fits what follows the slash at `end`.
-fn follow(rest: &[Segment], path: &str, end: usize, params: &mut Params) -> bool {
-    match path[end..].strip_prefix('/') {
-        None => rest.is_empty(),
-        Some(_) if rest.is_empty() => false,
-        Some(path) => matches(rest, path, params),
-    }
+fn segment_end(path: &str, start: usize) -> usize {
+    path[start..].find('/').map_or(path.len(), |slash| start + slash)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+
+        /// A regular expression, as APISIX makes one of the URI, matches the same and captures the same.
+        #[test]
+        fn it_is_the_regular_expression(
+            pattern in "/(a|b|:x|[*]y|[*]|)(/(a|b|:x|[*]y|[*]|)){0,6}",
+            path in "/[ab]{0,2}(/[ab]{0,2}){0,8}",
+        ) {
+            let Some(compiled) = Pattern::read(&pattern) else { return Ok(()) };
+            let expression = pattern.split('/').map(|segment| match segment.as_bytes() {
+                [b'*', ..] => "(?s:(.*))",
+                [b':', ..] => "([^/]+)",
+                _ => segment,
+            });
+            let expression = format!("^{}$", expression.collect::<Vec<_>>().join("/"));
+            let found = regex::Regex::new(&expression).unwrap().captures(&path);
+            let wild = pattern.split('/').filter(|segment| segment.starts_with([':', '*']));
+            let expected = found.map(|found| {
+                let all = wild.zip(found.iter().skip(1).flatten());
+                let named = all.filter(|(name, _)| *name != "*");
+                named.map(|(name, text)| (name[1..].into(), text.as_str().into())).collect::<Params>()
+            });
+            prop_assert_eq!(compiled.matches(&path), expected);
+        }
+    }
+
+    #[test]
+    fn no_path_takes_long() {
+        let pattern = Pattern::read("/w/*one/b/*/b/*/b/:x/*/b/*two/z").unwrap();
+        let path = format!("/w/{}", "b/".repeat(4000));
+        let began = Instant::now();
+        assert_eq!(pattern.matches(&path), None);
+        let fits = pattern.matches(&format!("{path}z")).unwrap();
+        assert_eq!((&*fits[1].1, &*fits[2].1), ("b", "b"));
+        assert!(began.elapsed() < Duration::from_secs(5));
+    }
 
     fn named(pattern: &str, path: &str) -> Option<Vec<(String, String)>> {
         let read = Path::read(pattern, true);
