@@ -53,7 +53,7 @@ impl RealIp {
     }
 
     /// Goes from hop to hop, away from us. What is not an address ends the way.
-    fn follow<'a>(&self, hops: impl Iterator<Item = &'a str>) -> Option<SocketAddr> {
+    fn follow<'a>(&self, hops: impl Iterator<Item = &'a [u8]>) -> Option<SocketAddr> {
         let mut client = None;
         for hop in hops {
             let Some(address) = address(hop) else { break };
@@ -71,13 +71,14 @@ impl RealIp {
     }
 }
 
-fn words(line: &HeaderValue) -> impl DoubleEndedIterator<Item = &str> {
-    let words = line.to_str().unwrap_or_default().split([' ', ',']);
+fn words(line: &HeaderValue) -> impl DoubleEndedIterator<Item = &[u8]> {
+    let words = line.as_bytes().split(|byte| matches!(byte, b' ' | b','));
     words.filter(|word| !word.is_empty())
 }
 
 /// An address with or without a port; without one it is 0, which stands for none.
-fn address(text: &str) -> Option<SocketAddr> {
+fn address(word: &[u8]) -> Option<SocketAddr> {
+    let text = std::str::from_utf8(word).ok()?;
     if let Ok(ip) = text.parse::<IpAddr>() {
         return Some(SocketAddr::new(ip, 0));
     }
@@ -135,6 +136,13 @@ mod tests {
         // What is not an address ends the way; so does the list.
         let odd = [("x-forwarded-for", "1.2.3.4, nobody, 10.1.1.1")];
         assert_eq!(client(&recursive, "127.0.0.1", &odd).as_deref(), Some("10.1.1.1:0"));
+        // Bytes that are no text are no address, and hide none of those behind them.
+        for bytes in [&b"\xc3\xa9, 9.9.9.9"[..], b"\xff 9.9.9.9, 10.1.1.1"] {
+            let mut headers = HeaderMap::new();
+            headers.append("x-forwarded-for", HeaderValue::from_bytes(bytes).unwrap());
+            let found = recursive.client("127.0.0.1:9".parse().unwrap(), &headers, None);
+            assert_eq!(found, Some("9.9.9.9:0".parse().unwrap()));
+        }
         let ours = [("x-forwarded-for", "10.3.3.3, 10.1.1.1")];
         assert_eq!(client(&recursive, "127.0.0.1", &ours).as_deref(), Some("10.3.3.3:0"));
     }
