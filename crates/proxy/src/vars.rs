@@ -7,13 +7,14 @@ pub(crate) mod body;
 mod clock;
 mod condition;
 mod graphql;
+mod json;
 mod ssl;
 mod template;
 
-use std::{borrow::Cow, fmt::Write as _, net::IpAddr, sync::LazyLock};
+use std::{borrow::Cow, net::IpAddr, sync::LazyLock};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use http::{HeaderMap, HeaderName, Method, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 use model::expr::Operand;
 use serde_json::Value;
 use serde_json_path::JsonPath;
@@ -270,7 +271,7 @@ impl Fixed {
             Self::ServerProtocol => protocol(request.version).into(),
             Self::ContentType => header_value(&request.headers, &header::CONTENT_TYPE)?,
             Self::ContentLength => header_value(&request.headers, &header::CONTENT_LENGTH)?,
-            Self::RequestBody => body_text(ctx)?.into(),
+            Self::RequestBody => body_text(ctx)?,
             Self::RequestId => ctx.request_id.as_deref()?.into(),
             Self::RemoteAddr => address(ctx.client.ip()).into(),
             // None, where a proxy says of its client no more than an address.
@@ -405,14 +406,17 @@ fn protocol(version: Version) -> &'static str {
 
 /// All values of a header, joined as nginx joins them.
 fn header_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, str>> {
-    let mut values = headers.get_all(name).iter();
-    let first = String::from_utf8_lossy(values.next()?.as_bytes());
-    let separator = if *name == header::COOKIE { "; " } else { ", " };
-    Some(values.fold(first, |all, value| {
-        let mut all = all.into_owned();
-        let _ = write!(all, "{separator}{}", String::from_utf8_lossy(value.as_bytes()));
-        all.into()
-    }))
+    Some(match header_bytes(headers, name)? {
+        Cow::Borrowed(value) => String::from_utf8_lossy(value),
+        Cow::Owned(value) => String::from_utf8_lossy(&value).into_owned().into(),
+    })
+}
+
+fn header_bytes<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, [u8]>> {
+    let mut values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    let first = Cow::Borrowed(values.next()?);
+    let separator: &[u8] = if *name == header::COOKIE { b"; " } else { b", " };
+    Some(values.fold(first, |all, value| [&*all, separator, value].concat().into()))
 }
 
 /// A header whose name is written with underscores: nginx takes `-` and `_` for the same here.
@@ -427,10 +431,30 @@ fn underscored<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, 
 }
 
 fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<Cow<'a, str>> {
-    headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok()).find_map(|cookies| {
-        let pairs = cookies.split(';').filter_map(|pair| pair.trim().split_once('='));
-        pairs.filter(|(known, _)| *known == name).map(|(_, value)| value.trim_matches('"').into()).next()
+    Some(match header_bytes(headers, &header::COOKIE)? {
+        Cow::Borrowed(cookies) => String::from_utf8_lossy(last_cookie(cookies, name.as_bytes())?),
+        Cow::Owned(cookies) => {
+            String::from_utf8_lossy(last_cookie(&cookies, name.as_bytes())?).into_owned().into()
+        }
     })
+}
+
+/// As lua-resty-cookie reads them: the last of a name counts, a value ends with `;`, a space or a tab and keeps its
+/// quotes, and a name is all before the next `=`.
+fn last_cookie<'a>(cookies: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let mut found = None;
+    let mut rest = cookies;
+    loop {
+        let from = rest.iter().position(|byte| !matches!(byte, b' ' | b'\t')).unwrap_or(rest.len());
+        rest = &rest[from..];
+        let Some(equals) = rest.iter().position(|&byte| byte == b'=') else { return found };
+        let (known, value) = (&rest[..equals], &rest[equals + 1..]);
+        let end = value.iter().position(|byte| matches!(byte, b';' | b' ' | b'\t')).unwrap_or(value.len());
+        if known == name {
+            found = Some(&value[..end]);
+        }
+        rest = value.get(end + 1..).unwrap_or_default();
+    }
 }
 
 /// The first of this name in a query or form. One without `=` is `true`, as Lua has it.
@@ -449,8 +473,8 @@ fn decoded(text: &str) -> Cow<'_, str> {
     percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned().into()
 }
 
-fn body_text(ctx: &Ctx) -> Option<&str> {
-    std::str::from_utf8(ctx.body.as_ref()?).ok()
+fn body_text(ctx: &Ctx) -> Option<Cow<'_, str>> {
+    ctx.body.as_deref().map(String::from_utf8_lossy)
 }
 
 /// What follows `post_arg.`: names and dots, or with brackets, stars or two dots a JSONPath.
@@ -475,7 +499,7 @@ fn remote_user(ctx: &Ctx) -> Option<String> {
     let (scheme, secret) = ctx.request.header("authorization")?.split_once(' ')?;
     let plain = BASE64.decode(secret.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
     let name = plain.split(|&b| b == b':').next().filter(|name| name.len() < plain.len())?;
-    String::from_utf8(name.to_vec()).ok()
+    Some(String::from_utf8_lossy(name).into_owned())
 }
 
 /// This machine's name, as it was when the process first asked.

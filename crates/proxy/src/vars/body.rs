@@ -14,7 +14,10 @@ use futures_util::{FutureExt as _, future::ready, stream::once};
 use http::{Method, header};
 use serde_json::{Map, Value};
 
-use super::graphql::{self, Operation};
+use super::{
+    graphql::{self, Operation},
+    json,
+};
 use crate::ctx::Ctx;
 
 /// What was asked about the body of one request, and answered.
@@ -54,8 +57,7 @@ pub fn at<'a>(ctx: &'a Ctx, path: &str) -> Option<&'a Value> {
 
 /// A field of a form that is no document and has no files.
 pub fn field<'a>(ctx: &'a Ctx, name: &str) -> Option<&'a Value> {
-    let kind = ctx.request.header(header::CONTENT_TYPE.as_str())?;
-    if !kind.starts_with(FORM) {
+    if !kind(ctx)?.starts_with(FORM) {
         return None;
     }
     match table(ctx)?.get(name)? {
@@ -66,13 +68,13 @@ pub fn field<'a>(ctx: &'a Ctx, name: &str) -> Option<&'a Value> {
 
 /// The body as a table, by its `Content-Type`.
 pub fn table(ctx: &Ctx) -> Option<&Value> {
-    let kind = ctx.request.header(header::CONTENT_TYPE.as_str())?;
+    let kind = kind(ctx)?;
     let known = [JSON, FORM, MULTIPART].into_iter().find(|known| kind.contains(known))?;
     let body = text(ctx, ctx.plan.routing.most_body)?;
     let read = || match known {
-        JSON => serde_json::from_slice(body).ok(),
+        JSON => json::read(body),
         FORM => Some(form(body)),
-        _ => multipart(body, kind),
+        _ => multipart(body, &kind),
     };
     ctx.inquiry.table.get_or_init(|| read().map(Box::new)).as_deref()
 }
@@ -91,12 +93,11 @@ fn document(ctx: &Ctx) -> Option<Cow<'_, str>> {
     match ctx.request.method {
         Method::GET => Some(super::parameter(ctx.request.query(), "query")?.into_text()),
         Method::POST => {
-            let body = std::str::from_utf8(text(ctx, ctx.plan.routing.most_graphql)?).ok()?;
-            if ctx.request.header(header::CONTENT_TYPE.as_str()) != Some(JSON) {
-                return Some(body.into());
+            let body = text(ctx, ctx.plan.routing.most_graphql)?;
+            if kind(ctx).is_none_or(|kind| kind != JSON) {
+                return Some(String::from_utf8_lossy(body));
             }
-            let wrapped: Value = serde_json::from_str(body).ok()?;
-            Some(wrapped["query"].as_str()?.to_owned().into())
+            Some(json::read(body)?["query"].as_str()?.to_owned().into())
         }
         _ => None,
     }
@@ -105,6 +106,12 @@ fn document(ctx: &Ctx) -> Option<Cow<'_, str>> {
 const JSON: &str = "application/json";
 const FORM: &str = "application/x-www-form-urlencoded";
 const MULTIPART: &str = "multipart/form-data";
+
+/// The first `Content-Type`, whatever bytes it has beside those that we look for.
+fn kind(ctx: &Ctx) -> Option<Cow<'_, str>> {
+    let kind = ctx.request.headers.get(header::CONTENT_TYPE)?;
+    Some(String::from_utf8_lossy(kind.as_bytes()))
+}
 
 /// The body, where it is there and no longer than `limit`.
 fn text(ctx: &Ctx, limit: u64) -> Option<&Bytes> {

@@ -107,6 +107,57 @@ fn json_bodies_are_reached_by_path() {
 }
 
 #[test]
+fn cookies_are_read_as_apisix_reads_them() {
+    let cookies = |lines: &[&[u8]]| {
+        let mut ctx = Ctx::example("GET", "/", &[]);
+        for line in lines {
+            ctx.request.headers.append("cookie", HeaderValue::from_bytes(line).unwrap());
+        }
+        ctx
+    };
+    for (lines, name, value) in [
+        (&[&b"user=admin; x=\xff"[..]][..], "user", Some("admin")),
+        (&[b"user=admin; x=\xff"], "x", Some("\u{fffd}")),
+        (&[b"\xe9; user=admin"], "user", None),
+        (&[b"a=1; a=2"], "a", Some("2")),
+        (&[b"a=1", b"a=2"], "a", Some("2")),
+        (&[b"a=\"1\""], "a", Some("\"1\"")),
+        (&[b"a=1 b=2\tc=3;d=4"], "b", Some("2")),
+        (&[b"a=1 b=2\tc=3;d=4"], "d", Some("4")),
+        (&[b"flag; a=1"], "a", None),
+        (&[b"a=b=c"], "a", Some("b=c")),
+        (&[b"a="], "a", Some("")),
+        (&[b"A=1"], "a", None),
+        (&[], "a", None),
+    ] {
+        let ctx = cookies(lines);
+        assert_eq!(ctx.var(&format!("cookie_{name}")).as_deref(), value, "{lines:?} {name}");
+    }
+}
+
+#[test]
+fn no_body_hides_from_a_condition() {
+    let form = "application/x-www-form-urlencoded; q=\"\u{e9}\"";
+    let deep = format!("{{\"a\":1,\"b\":{}1{}}}", "[".repeat(500), "]".repeat(500));
+    let graphql = b"{ a(b: \"\xff\") }".as_slice();
+    for (kind, body, name, value) in [
+        (form, &b"a=1"[..], "post_arg_a", "1"),
+        (form, b"a=1", "post_arg.a", "1"),
+        ("application/json; q=\"\u{e9}\"", b"{\"a\":1}", "post_arg.a", "1"),
+        ("application/json", b"{\"a\":1,\"b\":\"\xff\"}", "post_arg.a", "1"),
+        ("application/json", b"{\"a\":1,\"b\":1e999}", "post_arg.a", "1"),
+        ("application/json", deep.as_bytes(), "post_arg.a", "1"),
+        ("application/graphql", graphql, "graphql_operation", "query"),
+    ] {
+        let mut ctx = Ctx::example("POST", "/", &[]);
+        let kind = HeaderValue::from_bytes(kind.as_bytes()).unwrap();
+        ctx.request.headers.insert("content-type", kind);
+        ctx.body = Some(Bytes::copy_from_slice(body));
+        assert_eq!(ctx.var(name).as_deref(), Some(value), "{name} {}", String::from_utf8_lossy(body));
+    }
+}
+
+#[test]
 fn forms_with_files_are_read_by_field() {
     let kind = "multipart/form-data; boundary=x";
     let mut ctx = Ctx::example("POST", "/", &[("Content-Type", kind)]);
