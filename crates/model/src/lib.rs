@@ -5,6 +5,7 @@ pub mod filter_func;
 pub mod instance;
 pub mod kind;
 pub mod manifest;
+pub mod number;
 pub mod pattern;
 pub mod plugin_facts;
 pub mod resource;

@@ -14,6 +14,7 @@ use crate::{
     instance::{Cipher, DataEncryption},
     kind::Kind,
     plugin_facts::PluginFacts,
+    schema::is_reference,
 };
 use cipher::Key;
 use fields::Field;
@@ -26,6 +27,14 @@ pub struct Keyring {
     cipher: Cipher,
     /// Whether the fields of plugins are encrypted. Private keys always are.
     with_fields: bool,
+}
+
+/// What a key in PEM begins with; tools write comments before it.
+const PEM: &str = "-----BEGIN";
+
+/// Whether a private key is plain.
+pub fn is_pem(text: &str) -> bool {
+    text.contains(PEM)
 }
 
 /// A key that cannot be one. Says which, never what it is.
@@ -89,21 +98,56 @@ impl Keyring {
             return;
         }
         fields::each(kind, conf, plugins, &mut |field, text| match field {
-            // What is no PEM is encrypted already, or stands for a secret kept elsewhere.
-            Field::PrivateKey if !text.starts_with("---") => {}
+            Field::Credential => {}
+            Field::PrivateKey => {
+                // What is no PEM is encrypted already, or stands for a secret kept elsewhere. APISIX's data planes
+                // take for PEM only what begins with its mark.
+                if let Some(begin) = text.find(PEM) {
+                    *text = self.encrypt(&text[begin..]);
+                }
+            }
             Field::Plugin if !self.with_fields => {}
             _ if cipher::sealed(text)
                 .is_some_and(|sealed| self.keys.iter().any(|key| key.open(sealed).is_some())) => {}
-            Field::PrivateKey | Field::Plugin => *text = self.encrypt(text),
+            Field::Plugin => *text = self.encrypt(text),
         });
+    }
+
+    /// Encrypts what secret managers are asked with, where it is not encrypted yet: for backups. In the store it is
+    /// plain, as APISIX's data planes read it.
+    pub fn encrypt_credentials(&self, conf: &mut Value) {
+        if self.keys.is_empty() {
+            return;
+        }
+        fields::each(Kind::Secrets, conf, &[], &mut |_, text| {
+            if !is_reference(text) && self.decrypt(text).is_none() {
+                *text = self.encrypt(text);
+            }
+        });
+    }
+
+    /// Decrypts the secret fields of plugins in a resource, and no private keys. Gives what
+    /// [`Keyring::decrypt_resource`] does.
+    pub fn decrypt_plugins(&self, kind: Kind, conf: &mut Value, plugins: &[PluginFacts]) -> usize {
+        self.decrypt_fields(kind, conf, plugins, &|field| field == Field::Plugin)
     }
 
     /// Decrypts the secret fields of a resource. What does not decrypt stays as it is; how many of these are
     /// certainly ciphertext, under a key that is not here, is returned.
     pub fn decrypt_resource(&self, kind: Kind, conf: &mut Value, plugins: &[PluginFacts]) -> usize {
+        self.decrypt_fields(kind, conf, plugins, &|_| true)
+    }
+
+    fn decrypt_fields(
+        &self,
+        kind: Kind,
+        conf: &mut Value,
+        plugins: &[PluginFacts],
+        wanted: &dyn Fn(Field) -> bool,
+    ) -> usize {
         let mut lost = 0;
         fields::each(kind, conf, plugins, &mut |field, text| {
-            if field == Field::PrivateKey && text.starts_with("---") {
+            if !wanted(field) || (field == Field::PrivateKey && is_pem(text)) {
                 return;
             }
             match self.decrypt(text) {

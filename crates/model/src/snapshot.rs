@@ -6,8 +6,12 @@
 use std::sync::Arc;
 
 use imbl::OrdMap;
+use serde::de::DeserializeOwned;
 
-use crate::kind::{Key, Kind};
+use crate::{
+    kind::{Key, Kind},
+    number,
+};
 
 /// A resource as it is kept: its text, untouched, and when it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,9 +26,14 @@ pub struct Resource {
 }
 
 impl Resource {
-    /// Reads the value as `T`.
-    pub fn read<'a, T: serde::Deserialize<'a>>(&'a self) -> Result<T, serde_json::Error> {
-        serde_json::from_str(&self.value)
+    /// Reads the value as `T`, with its numbers settled: see [`number::settle`].
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        if !number::has_floats(&self.value) {
+            return serde_json::from_str(&self.value);
+        }
+        let mut value = serde_json::from_str(&self.value)?;
+        number::settle(&mut value);
+        serde_json::from_value(value)
     }
 }
 

@@ -4,6 +4,7 @@
 
 use axum::{body::Body, extract::Query};
 use http::{HeaderMap, Uri, header::CONTENT_LENGTH};
+use model::number;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
@@ -104,13 +105,15 @@ pub fn json_body(bytes: &[u8]) -> Result<Option<Value>, Answer> {
     })
 }
 
-/// Parses JSON as APISIX does, with its words for what is wrong.
+/// Parses JSON as APISIX does, its numbers settled, with its words for what is wrong.
 pub fn parse(bytes: &[u8]) -> Result<Value, String> {
     let lenient =
         |error| serde_json::from_slice(&escape_controls(bytes)).map_err(|_: serde_json::Error| error);
-    serde_json::from_slice(bytes)
+    let mut value = serde_json::from_slice(bytes)
         .or_else(lenient)
-        .map_err(|error| cjson::complaint(bytes).unwrap_or_else(|| error.to_string()))
+        .map_err(|error| cjson::complaint(bytes).unwrap_or_else(|| error.to_string()))?;
+    number::settle(&mut value);
+    Ok(value)
 }
 
 /// Line feeds and tabs inside strings are no JSON, but APISIX takes them, and users paste whole `.proto` files.

@@ -189,11 +189,8 @@ fn version_name(kind: Kind) -> String {
 impl Group {
     fn shown(&self, resource: &Resource, rules: &Rules) -> Value {
         let mut conf: Value = resource.read().unwrap_or_default();
-        match resource.key.kind {
-            // A private key stays what it is in the store; a PUT takes it back like that.
-            Kind::Ssls => {}
-            kind => rules.reveal(kind, &mut conf),
-        }
+        // A private key stays what it is in the store; a PUT takes it back like that.
+        rules.reveal_plugins(resource.key.kind, &mut conf);
         if let Value::Object(fields) = &mut conf {
             if resource.key.kind == Kind::Credentials {
                 fields.insert("id".to_owned(), json!(resource.key.id));

@@ -28,14 +28,14 @@ pub fn shown(resource: &Resource, conf: Value) -> Value {
     fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// A resource's configuration in plain text, without what is never shown.
+/// A resource's configuration with its plugins in plain text, without the private keys of certificates.
 pub fn plain(resource: &Resource, rules: &Rules) -> Value {
     let mut conf = resource.read().unwrap_or_else(|_| Value::String(resource.value.to_string()));
     if let (Kind::Ssls, Value::Object(fields)) = (resource.key.kind, &mut conf) {
         fields.shift_remove("key");
         fields.shift_remove("keys");
     }
-    rules.reveal(resource.key.kind, &mut conf);
+    rules.reveal_plugins(resource.key.kind, &mut conf);
     conf
 }
 

@@ -39,7 +39,8 @@ use axum::{
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use ipnet::IpNet;
-use model::{PluginFacts, secrets::Keyring};
+use model::{Kind, PluginFacts, secrets::Keyring};
+use serde_json::Value;
 use store::Store;
 
 use answer::{Answer, Outcome};
@@ -63,6 +64,9 @@ pub enum Version {
     V3,
     V2,
 }
+
+/// Says why a data plane could not serve a resource, in plain text, whatever it refers to.
+pub type Serves = Arc<dyn Fn(Kind, &Value) -> Result<(), String> + Send + Sync>;
 
 /// `deployment.admin` of `config.yaml`, and what the API works on.
 #[derive(Clone)]
@@ -90,6 +94,7 @@ pub struct Config {
     /// Those that stream routes may have.
     pub stream_plugins: &'static [PluginFacts],
     pub keyring: Arc<Keyring>,
+    pub serves: Serves,
 }
 
 impl Config {
@@ -109,6 +114,7 @@ impl Config {
             plugins: &[],
             stream_plugins: &[],
             keyring: Arc::default(),
+            serves: Arc::new(|_, _| Ok(())),
         }
     }
 }
@@ -243,7 +249,7 @@ impl Admin {
             let name = segments.first().map_or("", String::as_str);
             return Err(Answer::refusal(StatusCode::NOT_FOUND, format!("Unsupported resource type: {name}")));
         };
-        if place.kind == model::Kind::StreamRoutes && !self.config.stream {
+        if place.kind == Kind::StreamRoutes && !self.config.stream {
             return Err(Answer::bad("stream mode is disabled, can not add stream routes"));
         }
         Ok(place)

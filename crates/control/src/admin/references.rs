@@ -8,7 +8,7 @@ use model::{Key, Kind};
 use serde_json::Value;
 use store::{Expect, Store};
 
-use super::{answer::Answer, place::id_text};
+use super::{answer::Answer, place::id_text, ssl};
 
 /// Something a resource points at.
 pub struct Need {
@@ -21,6 +21,8 @@ pub struct Need {
 /// What must hold of it besides that it is there.
 enum Must {
     Exist,
+    /// And its upstream, if it is or has one, must be for HTTP.
+    ServeHttp,
     BeClientSsl,
 }
 
@@ -50,7 +52,7 @@ pub fn needs(kind: Kind, conf: &Value) -> Vec<Need> {
         Some(Need {
             named: format!("{noun} info by {noun} id [{id}]"),
             key: Key::new(*target, id),
-            must: Must::Exist,
+            must: if kind == Kind::Routes { Must::ServeHttp } else { Must::Exist },
         })
     });
     client_cert.into_iter().chain(pointed).collect()
@@ -65,6 +67,15 @@ pub async fn expectations(store: &dyn Store, key: &Key, conf: &Value) -> Result<
         };
         let found_conf: Value = found.read().unwrap_or_default();
         match need.must {
+            Must::ServeHttp => {
+                if let Some(scheme) = scheme_of_streams(need.key.kind, &found_conf) {
+                    let named = need.named;
+                    return Err(Answer::bad(format!(
+                        "{named}: upstreams of scheme {scheme} are not for HTTP"
+                    )));
+                }
+                expect.push((need.key, Expect::Present));
+            }
             Must::Exist => expect.push((need.key, Expect::Present)),
             Must::BeClientSsl if found_conf.get("type").and_then(Value::as_str) != Some("client") => {
                 return Err(Answer::bad(format!("failed to fetch {}, wrong ssl type", need.named)));
@@ -73,6 +84,12 @@ pub async fn expectations(store: &dyn Store, key: &Key, conf: &Value) -> Result<
         }
     }
     Ok(expect)
+}
+
+/// The scheme of what is or has an upstream that no request can go to.
+fn scheme_of_streams(kind: Kind, conf: &Value) -> Option<&str> {
+    let scheme = ssl::upstream_of(kind, conf)?.get("scheme")?.as_str()?;
+    ["tcp", "tls", "udp"].contains(&scheme).then_some(scheme)
 }
 
 /// One way in which resources of one kind hold on to those of another.

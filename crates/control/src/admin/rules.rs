@@ -12,7 +12,7 @@ use model::{
 };
 use serde_json::Value;
 
-use super::{Config, proto, ssl};
+use super::{Config, Serves, proto, ssl};
 
 /// Checks, describes, encrypts and decrypts resources.
 pub struct Rules {
@@ -21,13 +21,20 @@ pub struct Rules {
     pub stream_plugins: &'static [PluginFacts],
     checker: Checker,
     keyring: Arc<Keyring>,
+    serves: Serves,
 }
 
 impl Rules {
     pub fn new(config: &Config) -> Result<Self, String> {
         let (plugins, stream_plugins) = (config.plugins, config.stream_plugins);
         let checker = Checker::new(plugins)?.with_streams(stream_plugins)?;
-        Ok(Self { plugins, stream_plugins, checker, keyring: config.keyring.clone() })
+        Ok(Self {
+            plugins,
+            stream_plugins,
+            checker,
+            keyring: config.keyring.clone(),
+            serves: config.serves.clone(),
+        })
     }
 
     /// The plugins of a subsystem as the Admin API names it: `http` or `stream`.
@@ -43,16 +50,15 @@ impl Rules {
     pub fn check(&self, kind: Kind, conf: &Value) -> Result<(), String> {
         self.checker.check(kind, conf)?;
         match kind {
-            Kind::Ssls => {
-                let mut plain = conf.clone();
-                self.reveal(kind, &mut plain);
-                ssl::check(&plain)
-            }
             Kind::Protos => proto::check(conf.get("content").and_then(Value::as_str).unwrap_or_default()),
-            _ if ssl::upstream_of(kind, conf).is_some_and(|upstream| upstream.get("tls").is_some()) => {
+            Kind::Ssls | Kind::Routes | Kind::Services | Kind::Upstreams | Kind::StreamRoutes => {
                 let mut plain = conf.clone();
                 self.reveal(kind, &mut plain);
-                ssl::upstream_of(kind, &plain).map_or(Ok(()), ssl::check_upstream)
+                match kind {
+                    Kind::Ssls => ssl::check(&plain)?,
+                    _ => ssl::upstream_of(kind, &plain).map_or(Ok(()), ssl::check_upstream)?,
+                }
+                (self.serves)(kind, &plain).map_err(|error| format!("invalid configuration: {error}"))
             }
             _ => Ok(()),
         }
@@ -83,9 +89,17 @@ impl Rules {
 
     /// Decrypts it; what can't be decrypted stays as it is.
     pub fn reveal(&self, kind: Kind, conf: &mut Value) {
-        let lost = self.keyring.decrypt_resource(kind, conf, self.plugins);
-        if lost > 0 {
-            tracing::warn!(%kind, fields = lost, "secret fields are encrypted under a key that is not in the keyring");
-        }
+        told(kind, self.keyring.decrypt_resource(kind, conf, self.plugins));
+    }
+
+    /// Decrypts what is shown: the secrets of plugins, as APISIX does it, and no private keys.
+    pub fn reveal_plugins(&self, kind: Kind, conf: &mut Value) {
+        told(kind, self.keyring.decrypt_plugins(kind, conf, self.plugins));
+    }
+}
+
+fn told(kind: Kind, lost: usize) {
+    if lost > 0 {
+        tracing::warn!(%kind, fields = lost, "secret fields are encrypted under a key that is not in the keyring");
     }
 }

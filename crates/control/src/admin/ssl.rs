@@ -53,7 +53,9 @@ fn check_pair(cert: Option<&Value>, key: Option<&Value>) -> Result<(), String> {
     let (Some(cert), Some(key)) = (plain(cert), plain(key)) else { return Ok(()) };
     pki::certified_key(cert.as_bytes(), key.as_bytes()).map(drop).map_err(|bad| match bad {
         // No key of ours has opened it.
-        pki::Bad::Key if !key.starts_with("---") => "failed to decrypt previous encrypted key".to_owned(),
+        pki::Bad::Key if !model::secrets::is_pem(key) => {
+            "failed to decrypt previous encrypted key".to_owned()
+        }
         bad => wording(&bad),
     })
 }

@@ -38,7 +38,12 @@ pub fn whole(headers: &HeaderMap, body: &[u8]) -> Result<Value, Answer> {
     let read = if kind.starts_with("application/yaml") {
         let text = std::str::from_utf8(body).ok();
         let read = text.and_then(|text| model::snapshot_file::yaml(text).ok());
-        read.map(Value::Object).ok_or_else(|| "invalid yaml request body".to_owned())
+        let settled = |fields| {
+            let mut whole = Value::Object(fields);
+            model::number::settle(&mut whole);
+            whole
+        };
+        read.map(settled).ok_or_else(|| "invalid yaml request body".to_owned())
     } else {
         call::parse(body)
     };

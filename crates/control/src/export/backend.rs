@@ -7,14 +7,19 @@ mod report;
 use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
-use model::{Manifest, Snapshot};
+use model::{Manifest, Snapshot, secrets::Keyring};
 use store::{
     backup::{self, Buckets, Head, Known, Latest, Publication, PublishError, Trust, Verified},
     bucket::Backoff,
 };
 use tokio::{sync::watch, time::sleep};
 
-use super::{Config, Held, Offer, Shared, compare::differences, guard::total, status::Brief};
+use super::{
+    Config, Held, Offer, Shared,
+    compare::{concealed, differences},
+    guard::total,
+    status::Brief,
+};
 
 /// So often is a race with another writer run again before waiting.
 const TRIES: usize = 5;
@@ -24,6 +29,8 @@ pub(super) struct Backend {
     shared: Shared,
     config: Arc<Config>,
     buckets: Buckets,
+    /// What the credentials of secret managers are encrypted with.
+    keyring: Keyring,
     /// What is published, as it was read back.
     published: Option<Verified>,
     /// The highest sequence ever seen here: a bucket that was emptied goes on from it.
@@ -54,7 +61,22 @@ enum Outcome {
 impl Backend {
     pub fn new(at: usize, shared: Shared) -> Self {
         let (config, buckets) = (shared.config.clone(), shared.config.backends[at].1.clone());
-        Self { at, shared, config, buckets, published: None, floor: 0, instance_written: false, asked: 0 }
+        let apisix = config.instance.config_payload.apisix.as_ref();
+        let keyring = apisix.map(|apisix| Keyring::new(&apisix.data_encryption)).transpose();
+        // Settings with such a key are refused before anything begins.
+        let keyring = keyring.inspect_err(|error| tracing::error!(%error, "nothing is encrypted"));
+        let keyring = keyring.ok().flatten().unwrap_or_default();
+        Self {
+            at,
+            shared,
+            config,
+            buckets,
+            keyring,
+            published: None,
+            floor: 0,
+            instance_written: false,
+            asked: 0,
+        }
     }
 
     /// Takes the newest offer, again and again.
@@ -169,7 +191,7 @@ impl Backend {
             && signed_alike
             && instance_alike
             && published.rejected.is_empty()
-            && differences(offered, &published.snapshot) == 0
+            && differences(offered, &published.snapshot, &self.keyring) == 0
     }
 
     fn guard(&self, head: &Head, offered: &Snapshot) -> Option<Held> {
@@ -194,9 +216,10 @@ impl Backend {
     }
 
     async fn publish(&mut self, head: &Head, offered: &Snapshot) -> Result<Manifest, PublishError> {
+        let written = &concealed(offered, &self.keyring);
         let publication = Publication {
             group: &self.config.group,
-            snapshot: offered,
+            snapshot: written,
             instance: &self.config.instance,
             writer: &self.config.writer,
             signing: self.config.signing.as_deref(),
@@ -215,7 +238,7 @@ impl Backend {
             bytes = manifest.resource.size,
             "backup published"
         );
-        self.read_back(&manifest, offered).await;
+        self.read_back(&manifest, written).await;
         let pruned = backup::prune(&self.buckets, &self.config.group, self.config.keep).await;
         let error = pruned.err().map(|error| error.to_string());
         self.update(|status| {
@@ -228,7 +251,7 @@ impl Backend {
     }
 
     /// Reads the publication back the way a data plane would.
-    async fn read_back(&mut self, manifest: &Manifest, offered: &Snapshot) {
+    async fn read_back(&mut self, manifest: &Manifest, written: &Snapshot) {
         let trust = match &self.config.signing {
             Some(signing) => Trust { public_keys: vec![signing.public_key()], require_signature: true },
             None => Trust::default(),
@@ -237,9 +260,9 @@ impl Backend {
             Ok(Latest::New(mut verified)) => {
                 let sequence = verified.manifest.as_ref().map(|manifest| manifest.sequence);
                 if verified.fallen_back.is_none() && sequence == Some(manifest.sequence) {
-                    if self.verify(&verified, Some(offered)).await {
+                    if self.verify(&verified, Some(written)).await {
                         // The same resources once, not twice, in memory.
-                        verified.snapshot = offered.clone();
+                        verified.snapshot = written.clone();
                     }
                     self.published = Some(*verified);
                 } else if sequence <= Some(manifest.sequence) {
@@ -264,7 +287,7 @@ impl Backend {
             Ok(Ok(_)) => None,
         };
         let differs = |written: &Snapshot| {
-            let changes = differences(written, &verified.snapshot);
+            let changes = differences(written, &verified.snapshot, &self.keyring);
             (changes > 0).then(|| format!("{changes} resources read back differ from the store's"))
         };
         let instance = (written.is_some() && verified.instance != *self.config.instance)

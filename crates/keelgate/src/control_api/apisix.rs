@@ -87,7 +87,7 @@ fn checker(parts: &Parts) -> Option<Checker> {
 
 /// A resource as APISIX's workers hold it, with its defaults.
 fn shown(parts: &Parts, checker: Option<&Checker>, resource: &Resource) -> Value {
-    let mut value: Value = serde_json::from_str(&resource.value).unwrap_or(Value::Null);
+    let mut value: Value = resource.read().unwrap_or(Value::Null);
     let mut filled = value.clone();
     if checker.is_some_and(|checker| checker.fill(resource.key.kind, &mut filled).is_ok()) {
         value = filled;
@@ -101,8 +101,10 @@ fn shown(parts: &Parts, checker: Option<&Checker>, resource: &Resource) -> Value
         }
     }
     list_nodes(&mut value);
+    hide_key(&mut value);
     if let Some(inline) = value.get_mut("upstream") {
         list_nodes(inline);
+        hide_key(inline);
     }
     json!({
         "key": full_key(parts, &resource.key),
@@ -114,6 +116,13 @@ fn shown(parts: &Parts, checker: Option<&Checker>, resource: &Resource) -> Value
         "orig_modifiedIndex": resource.modified,
         "update_count": 0,
     })
+}
+
+/// A private key of a file is in plain text: nobody needs to see it here.
+fn hide_key(upstream: &mut Value) {
+    if let Some(tls) = upstream.get_mut("tls").and_then(Value::as_object_mut) {
+        tls.shift_remove("client_key");
+    }
 }
 
 /// Nodes that are written as a map are shown as the list they mean.

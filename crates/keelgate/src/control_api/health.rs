@@ -43,7 +43,7 @@ pub fn checked(parts: &Parts) -> Vec<Checked> {
 impl Checked {
     /// None where the resource has no checks.
     fn of(parts: &Parts, resource: &Resource) -> Option<Self> {
-        let value: Value = serde_json::from_str(&resource.value).ok()?;
+        let value: Value = resource.read().ok()?;
         let (checks, name) = match (&value["checks"], &value["upstream"]["checks"]) {
             (Value::Null, Value::Null) => return None,
             (Value::Null, inline) => (inline, format!("{}#upstream", resource.key)),

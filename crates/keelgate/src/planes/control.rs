@@ -277,6 +277,7 @@ fn admin_config(settings: &Settings, admin: &AdminSettings) -> anyhow::Result<ad
         plugins: super::plugin_facts(settings),
         stream_plugins: super::stream_plugin_facts(settings),
         keyring: Arc::new(keyring),
+        serves: super::serves(settings)?,
     };
     admin::router(config.clone()).map(|_| config).map_err(anyhow::Error::msg).context("the Admin API")
 }

@@ -445,6 +445,12 @@ fn prove(settings: &Settings) -> Arc<::control::export::Prove> {
     Arc::new(move |snapshot, instance| data::prove(&settings, snapshot, instance))
 }
 
+/// What the Admin API refuses because no data plane would serve it.
+fn serves(settings: &Settings) -> anyhow::Result<::control::admin::Serves> {
+    let tls = tls::of_proxy(settings)?;
+    Ok(Arc::new(move |kind, conf| ::proxy::plan::check(kind, conf, &tls)))
+}
+
 fn routing(settings: &Settings) -> Routing {
     settings.proxy.as_ref().map(|proxy| proxy.routing).unwrap_or_default()
 }

@@ -5,6 +5,7 @@
 //! | a declarative client brings a control plane to what a file says | `declarative.rs` |
 //! | APISIX's API-driven mode: the whole configuration in one request | `standalone.rs` |
 //! | who is let in | `door.rs` |
+//! | what can't be served is told, and passes no route by | `refused.rs` |
 //!
 //! The one rule: what is asked of the Admin API is in APISIX's documentation, and what it answers shows at the proxy.
 #![allow(clippy::unwrap_used, reason = "test code: a panic is how it fails")]
@@ -12,6 +13,7 @@
 mod control;
 mod declarative;
 mod door;
+mod refused;
 mod standalone;
 
 use serde_json::{Value, json};

@@ -20,9 +20,10 @@ pub struct Node {
     /// Where none is given, the scheme's: see [`Node::port`].
     #[serde(default)]
     pub port: Option<u16>,
+    #[serde(deserialize_with = "lenient::count")]
     pub weight: u32,
     /// Nodes of a lower number are used only when all of a higher one have failed.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::integer")]
     pub priority: i64,
     #[serde(default, deserialize_with = "lenient::map")]
     pub metadata: Map<String, Value>,
@@ -74,7 +75,7 @@ impl<'de> de::Visitor<'de> for NodesVisitor {
         let mut nodes = Vec::with_capacity(map.size_hint().unwrap_or(0));
         while let Some(address) = map.next_key::<std::borrow::Cow<'de, str>>()? {
             let (host, port) = split_address(&address).map_err(de::Error::custom)?;
-            let weight = map.next_value()?;
+            let lenient::Count(weight) = map.next_value()?;
             nodes.push(Node { host: host.into(), port, weight, priority: 0, metadata: Map::new() });
         }
         Ok(nodes)

@@ -21,7 +21,7 @@ pub struct Route {
     #[serde(default, deserialize_with = "lenient::list")]
     pub uris: Vec<Box<str>>,
     /// Of routes that fit equally well the highest wins.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::integer")]
     pub priority: i64,
     /// Empty: any.
     #[serde(default, deserialize_with = "lenient::list")]

@@ -51,6 +51,25 @@ fn nodes_read_from_both_forms() {
 }
 
 #[test]
+fn whole_numbers_end_where_their_type_ends() {
+    let upstream: Upstream = read(&json!({
+        "nodes": [{"host": "a", "weight": 1e12, "priority": -1e300}, {"host": "b", "weight": 5_000_000_000_u64}],
+        "retries": 1e30, "keepalive_pool": {"size": 1e10},
+    }));
+    let nodes: Vec<_> = upstream.nodes.iter().map(|node| (node.weight, node.priority)).collect();
+    assert_eq!(nodes, [(u32::MAX, i64::MIN), (u32::MAX, 0)]);
+    assert_eq!((upstream.retries, upstream.keepalive_pool.unwrap().size), (Some(u32::MAX), u32::MAX));
+    assert_eq!(read::<Route>(&json!({"uri": "/", "priority": 1e30})).priority, i64::MAX);
+    for (conf, reason) in [
+        (json!({"nodes": {"a": 1.5}}), "1.5 is no whole number"),
+        (json!({"nodes": {}, "retries": -1}), "-1 is less than 0"),
+    ] {
+        let error = serde_json::from_value::<Upstream>(conf).unwrap_err().to_string();
+        assert!(error.contains(reason), "{error}");
+    }
+}
+
+#[test]
 fn addresses_split_as_in_apisix() {
     for (address, host, port) in [
         ("a", "a", None),

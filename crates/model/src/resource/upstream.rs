@@ -18,7 +18,7 @@ pub struct Upstream {
     #[serde(default, deserialize_with = "node::read")]
     pub nodes: Vec<Node>,
     /// How often another node is tried; where none is given, once for every other node.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::some_count")]
     pub retries: Option<u32>,
     /// Seconds after which no other node is tried; 0 is no limit.
     #[serde(default)]
@@ -135,10 +135,12 @@ pub enum PassHost {
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct KeepalivePool {
+    #[serde(deserialize_with = "lenient::count")]
     pub size: u32,
     /// Seconds; 0 is no limit.
     pub idle_timeout: f64,
     /// After how many requests a connection is closed.
+    #[serde(deserialize_with = "lenient::count")]
     pub requests: u32,
 }
 

@@ -13,6 +13,8 @@ pub(super) enum Field {
     Plugin,
     /// Of a certificate.
     PrivateKey,
+    /// What a secret manager is asked with.
+    Credential,
 }
 
 type Visit<'a> = &'a mut dyn FnMut(Field, &mut String);
@@ -27,6 +29,11 @@ pub(super) fn each(kind: Kind, conf: &mut Value, plugins: &[PluginFacts], visit:
         }
         Kind::Upstreams => upstream(Some(&mut *conf), visit),
         Kind::Routes | Kind::Services | Kind::StreamRoutes => upstream(conf.get_mut("upstream"), visit),
+        Kind::Secrets => {
+            for path in ["/token", "/secret_access_key", "/session_token", "/auth_config/private_key"] {
+                leaf(conf.pointer_mut(path), Field::Credential, visit);
+            }
+        }
         Kind::PluginMetadata => {
             let facts =
                 conf.get("id").and_then(Value::as_str).and_then(|name| plugin_facts::find(plugins, name));

@@ -96,6 +96,56 @@ fn the_secrets_of_a_resource_are_found_wherever_they_are() {
 }
 
 #[test]
+fn a_private_key_may_have_words_before_it() {
+    let ring = ring(&[NEW], Cipher::AesCbc);
+    let pem = "-----BEGIN PRIVATE KEY-----\nx\n-----END PRIVATE KEY-----\n";
+    for before in
+        ["", "\n", "# mine\n", "Bag Attributes\n    localKeyID: 01\nKey Attributes: <No Attributes>\n", "--"]
+    {
+        let mut conf = json!({"key": format!("{before}{pem}")});
+        ring.encrypt_resource(Kind::Ssls, &mut conf, &PLUGINS);
+        assert!(!is_pem(conf["key"].as_str().unwrap()), "{conf}");
+        assert_eq!(ring.decrypt_resource(Kind::Ssls, &mut conf, &PLUGINS), 0);
+        assert_eq!(conf["key"], pem);
+    }
+}
+
+#[test]
+fn only_plugins_are_shown_in_plain_text() {
+    let ring = ring(&[NEW], Cipher::AesCbc);
+    let plain = json!({
+        "plugins": {"openid": {"secret": "a"}},
+        "upstream": {"tls": {"client_cert": "C", "client_key": "-----BEGIN PRIVATE KEY-----"}},
+    });
+    let mut conf = plain.clone();
+    ring.encrypt_resource(Kind::Routes, &mut conf, &PLUGINS);
+    assert_eq!(ring.decrypt_plugins(Kind::Routes, &mut conf, &PLUGINS), 0);
+    assert_eq!(conf["plugins"], plain["plugins"]);
+    assert_ne!(conf["upstream"], plain["upstream"]);
+}
+
+#[test]
+fn what_managers_are_asked_with_is_encrypted_for_backups_alone() {
+    for cipher in [Cipher::AesCbc, Cipher::AesGcm] {
+        let ring = ring(&[NEW], cipher);
+        let plain = json!({"uri": "u", "token": "T", "secret_access_key": "S", "session_token": "$env://X",
+            "auth_config": {"private_key": "-----BEGIN", "client_email": "c"}});
+        let mut conf = plain.clone();
+        ring.encrypt_resource(Kind::Secrets, &mut conf, &PLUGINS);
+        assert_eq!(conf, plain);
+        ring.encrypt_credentials(&mut conf);
+        let text = conf.to_string();
+        assert!(!text.contains("\"T\"") && !text.contains("\"S\"") && !text.contains("BEGIN"), "{text}");
+        assert!(text.contains("$env://X"), "{text}");
+        let once = conf.clone();
+        ring.encrypt_credentials(&mut conf);
+        assert_eq!(conf, once);
+        ring.decrypt_resource(Kind::Secrets, &mut conf, &PLUGINS);
+        assert_eq!(conf, plain);
+    }
+}
+
+#[test]
 fn private_keys_of_certificates_and_plugin_metadata() {
     let ring = ring(&[NEW], Cipher::AesCbc);
     let pem = "-----BEGIN PRIVATE KEY-----\nx";

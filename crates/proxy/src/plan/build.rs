@@ -3,6 +3,7 @@
 //! The rule to know: what a resource refers to is looked up in the forms compiled so far and noted in `needs`, found
 //! or not, so that the resource is built again when that changes.
 
+mod bare;
 mod identity;
 mod secrets;
 mod stream;
@@ -41,8 +42,7 @@ pub(super) struct Build<'a> {
     pub referred: Referred,
     /// Whether it names a plugin that there is not.
     pub names_strangers: bool,
-    /// Builds a route or service also without an upstream, plugin config or secret that it refers to, or without its
-    /// plugins if one of them is not known.
+    /// Builds a route or service also without what it refers to, or without its plugins if one of them is not known.
     pub stand_in: bool,
     /// What is answered because of such a lack. APISIX's statuses.
     pub lacks: Option<StatusCode>,
@@ -51,6 +51,22 @@ pub(super) struct Build<'a> {
 pub(super) use secrets::Referred;
 
 type Built<T = Form> = Result<T, String>;
+
+impl<'a> Build<'a> {
+    pub fn new(input: &'a Input<'a>, plan: &'a Plan, shared: &'a mut Shared, key: &'a Key) -> Self {
+        Self {
+            input,
+            plan,
+            shared,
+            key,
+            needs: Vec::new(),
+            referred: Referred::default(),
+            names_strangers: false,
+            stand_in: false,
+            lacks: None,
+        }
+    }
+}
 
 impl Build<'_> {
     pub fn form(&mut self, resource: &Resource) -> Built {
@@ -101,14 +117,18 @@ impl Build<'_> {
         let service = match &conf.service_id {
             Some(id) => match self.need(Kind::Services, id) {
                 Some(Form::Service(service)) => Some(Arc::clone(service)),
-                _ => return Err(missing("service", id)),
+                // As in APISIX, it is for all hosts then.
+                _ => {
+                    self.lack(StatusCode::SERVICE_UNAVAILABLE, missing("service", id))?;
+                    None
+                }
             },
             None => None,
         };
         let rule = Rule::read(&conf, service.as_ref().and_then(|service| service.hosts.as_ref()))?;
         let timeouts = conf.timeout.as_ref().map(Timeouts::read).transpose()?.map(Box::new);
         if service.as_ref().is_some_and(|service| service.lacks_plugins()) {
-            let reason = "its service's plugins can't be had".to_owned();
+            let reason = "its service was refused".to_owned();
             self.lack(StatusCode::SERVICE_UNAVAILABLE, reason)?;
         }
         let chain = match self.lacks {
@@ -181,13 +201,12 @@ impl Build<'_> {
         let chain = self.or_lack(chain)?;
         // Last: what an upstream is told of is in force.
         let upstream = self.place(conf.upstream_id.as_deref(), conf.upstream.as_ref())?;
-        let hosts: Vec<Box<str>> = conf.hosts.iter().map(|host| host.to_ascii_lowercase().into()).collect();
         let info = Service { id: self.key.id.clone(), name: conf.name.map(Into::into) };
         Ok(Form::Service(Arc::new(ServiceForm {
             info: Arc::new(info),
             chain,
             upstream,
-            hosts: (!hosts.is_empty()).then(|| hosts.into()),
+            hosts: hosts(&conf.hosts),
             websocket: conf.enable_websocket,
             lacks: self.lacks,
         })))
@@ -341,7 +360,13 @@ impl Build<'_> {
 }
 
 fn read<T: DeserializeOwned>(resource: &Resource) -> Built<T> {
-    serde_json::from_str(&resource.value).map_err(|e| format!("invalid configuration: {e}"))
+    resource.read().map_err(|e| format!("invalid configuration: {e}"))
+}
+
+/// The hosts of a service, in lower case; none: any.
+fn hosts(written: &[Box<str>]) -> Option<Arc<[Box<str>]>> {
+    let lower = || written.iter().map(|host| host.to_ascii_lowercase().into()).collect();
+    (!written.is_empty()).then(lower)
 }
 
 fn missing(what: &str, id: &str) -> String {

@@ -81,7 +81,7 @@ impl Catalog {
         if matches!(resource.key.kind, Kind::PluginMetadata | Kind::Secrets) {
             return Ok(());
         }
-        let conf: Value = serde_json::from_str(&resource.value).map_err(|error| error.to_string())?;
+        let conf: Value = resource.read().map_err(|error| error.to_string())?;
         let checked = kinds.check_schema(resource.key.kind, &conf);
         checked.map_err(|error| format!("invalid configuration: {error}"))?;
         extra_checks(resource.key.kind, &conf)

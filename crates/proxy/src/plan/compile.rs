@@ -2,8 +2,8 @@
 //!
 //! The rule to know: compiling never fails. Every resource that was ever good has a *form*; a resource that is not
 //! good now is reported and keeps the form it had, until its key is deleted. So one bad resource costs no other,
-//! and least of all the traffic it served yesterday. A route or service that was never good, for want of what it refers
-//! to, has a form that *stands in*: requests that it matches are answered as APISIX answers them, and not by others.
+//! and least of all the traffic it served yesterday. A route or service that was never good has a form that *stands
+//! in*: requests that it matches are answered 502 or 503, and not by others.
 //!
 //! It is incremental, and the first time is no exception: then everything has changed. What is to be done stands in
 //! one ordered set of keys. [`Key`]s are ordered by kind, and a kind refers only to kinds before it, so taking the
@@ -24,11 +24,7 @@ use model::{Change, Key, Kind, Snapshot, secrets::Keyring};
 use rustc_hash::FxHashMap;
 use serde_json::{Map, Value};
 
-use super::{
-    Catalog, Plan, Rejected, Report,
-    build::{Build, Referred},
-    form::Form,
-};
+use super::{Catalog, Plan, Rejected, Report, build::Build, form::Form};
 use crate::{
     chain::{Chain, PluginSet},
     lasting::Lasting,
@@ -143,22 +139,15 @@ impl<'a> Work<'a> {
         };
         self.compiled += 1;
         let has_good = self.has_good(key);
-        let mut build = Build {
-            input: self.input,
-            plan: &self.plan,
-            shared: &mut self.shared,
-            key,
-            needs: Vec::new(),
-            referred: Referred::default(),
-            names_strangers: false,
-            stand_in: false,
-            lacks: None,
-        };
+        let mut build = Build::new(self.input, &self.plan, &mut self.shared, key);
         let mut built = build.form(resource);
         let (refused, waits) = (built.as_ref().err().cloned(), build.referred.waits);
         if refused.is_some() && build.lacks.is_some() && !has_good {
             (build.stand_in, build.lacks) = (true, None);
             built = build.form(resource);
+        }
+        if built.is_err() && !has_good {
+            built = build.bare(resource).ok_or_else(String::new);
         }
         let (needs, mut referred) = (build.needs, build.referred);
         match std::mem::take(&mut referred.followed) {

@@ -3,6 +3,7 @@
 //! The rule to know: a plan is never changed. Configuration makes a new one beside it that shares all that did not
 //! change, and swaps it in; requests on their way keep the one they began with.
 
+mod alone;
 mod build;
 mod catalog;
 mod compile;
@@ -17,6 +18,7 @@ use imbl::{OrdMap, OrdSet};
 use model::{Key, Snapshot};
 use rustc_hash::FxHashMap;
 
+pub use alone::check;
 pub use catalog::Catalog;
 pub use compile::{Input, compile};
 pub use consumers::Consumers;
@@ -151,8 +153,8 @@ pub struct Route {
     pub service: Option<Arc<Service>>,
     /// Metric handles, made when they are first used.
     pub metrics: RouteMetrics,
-    /// What is answered in the place of an upstream: its upstream, plugin config, a secret or a plugin was missing ever
-    /// since there was this route. It is there nevertheless, as in APISIX: no broader route may take its requests.
+    /// What is answered in the place of an upstream: something was wrong with the route, or missing, ever since there
+    /// was this route. It is there nevertheless: no broader route may take its requests.
     pub lacks: Option<StatusCode>,
     /// With an `Arc`'s two counters the next one begins in a line of its own too.
     pub(crate) end_of_line: [u64; 3],

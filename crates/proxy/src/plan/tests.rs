@@ -115,7 +115,7 @@ fn a_bad_resource_costs_no_other_and_keeps_its_last_good_form() {
 #[test]
 fn what_was_never_whole_keeps_its_requests_from_others() {
     let lacks = |lab: &Lab, path: &str| {
-        let ctx = lab.request(path, &[]);
+        let ctx = lab.request(path, &[("Host", "example.com")]);
         let route = ctx.route.as_ref().unwrap();
         assert!(ctx.upstream.is_none(), "{path} is served without what it lacks");
         (route.id.to_string(), route.lacks.map(|status| status.as_u16()), !ctx.chain.plugins().is_empty())
@@ -128,22 +128,47 @@ fn what_was_never_whole_keeps_its_requests_from_others() {
         ("routes/3", json!({"uri": "/3", "service_id": "s"})),
         ("routes/4", json!({"uri": "/4", "service_id": "gone", "upstream": to(4)})),
         ("routes/5", json!({"uri": "/5", "upstream": to(5), "plugins": {"mark-low": {}, "unheard-of": {}}})),
+        (
+            "routes/6",
+            json!({"uri": "/6", "upstream": to(6), "timeout": {"connect": 1, "send": 0, "read": 1}}),
+        ),
+        (
+            "routes/7",
+            json!({"uri": "/7", "host": "example.com", "upstream": {"nodes": {"a:1": 1}, "scheme": "tcp"}}),
+        ),
+        ("routes/8", json!({"uri": "/8", "service_id": "bad", "upstream": to(8)})),
+        ("routes/9", json!({"uri": "/9", "vars": [["arg_x"]], "upstream": to(9)})),
+        ("routes/10", json!({"uri": "/10", "status": 0, "priority": "x"})),
         ("services/s", json!({"upstream_id": "u"})),
+        (
+            "services/bad",
+            json!({"hosts": ["Example.com"], "upstream": {"nodes": {"a:1": 1}, "retries": "many"}}),
+        ),
     ]);
-    assert_eq!(lab.report.rejected.len(), 6, "{:?}", lab.refused());
+    assert_eq!(lab.report.rejected.len(), 12, "{:?}", lab.refused());
     assert!(lab.report.rejected.iter().all(|rejected| !rejected.serving_stale));
     assert_eq!(lacks(&lab, "/1"), ("1".to_owned(), Some(502), true));
     assert_eq!(lacks(&lab, "/2"), ("2".to_owned(), Some(503), false));
     assert_eq!(lacks(&lab, "/3"), ("3".to_owned(), Some(502), false));
     assert_eq!(lacks(&lab, "/5"), ("5".to_owned(), Some(503), false));
-    // As in APISIX, which hosts such a route is for is not known.
-    assert_eq!(served(&lab, "/4"), Some(("all".to_owned(), Some(9))));
+    assert_eq!(lacks(&lab, "/4"), ("4".to_owned(), Some(503), false));
+    assert_eq!(lacks(&lab, "/6"), ("6".to_owned(), Some(503), false));
+    assert_eq!(lacks(&lab, "/7"), ("7".to_owned(), Some(503), false));
+    assert_eq!(lacks(&lab, "/8"), ("8".to_owned(), Some(503), false));
+    // Which requests these are for is not known, or none.
+    assert_eq!(served(&lab, "/9"), Some(("all".to_owned(), Some(9))));
+    assert_eq!(served(&lab, "/10"), Some(("all".to_owned(), Some(9))));
+    let elsewhere = lab.request("/7", &[("Host", "other.com")]);
+    assert_eq!(elsewhere.route_id(), Some("all"));
+    let elsewhere = lab.request("/8", &[("Host", "other.com")]);
+    assert_eq!(elsewhere.route_id(), Some("all"));
     lab.change(&[
         ("upstreams/u", to(1)),
         ("plugin_configs/p", json!({"plugins": {}})),
         ("routes/5", json!({"uri": "/5", "upstream": to(5), "plugins": {"mark-low": {}}})),
     ]);
-    assert_eq!(lab.refused(), ["routes/4: service gone is missing or was refused"]);
+    assert_eq!(lab.report.rejected.len(), 7, "{:?}", lab.refused());
+    assert!(lab.refused().contains(&"routes/4: service gone is missing or was refused".to_owned()));
     assert_eq!(port(&lab, "/5"), Some(5));
     assert_eq!((port(&lab, "/1"), port(&lab, "/2"), port(&lab, "/3")), (Some(1), Some(2), Some(1)));
     // What was whole once stays as it was.
@@ -297,7 +322,8 @@ fn lua_and_what_cannot_be_a_secret_are_refused() {
     ]);
     assert_eq!(lab.report.rejected.len(), 5, "{:?}", lab.refused());
     let ctx = lab.request("/", &[]);
-    assert!(ctx.client.ip() == Ipv4Addr::LOCALHOST && ctx.route.is_none());
+    assert!(ctx.client.ip() == Ipv4Addr::LOCALHOST && ctx.upstream.is_none());
+    assert_eq!((ctx.route_id(), ctx.route.as_ref().unwrap().lacks.is_some()), (Some("1"), true));
 }
 
 #[derive(Clone, Debug)]

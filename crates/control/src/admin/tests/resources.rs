@@ -44,6 +44,67 @@ async fn nothing_is_added_to_what_is_written_but_id_and_times() {
 }
 
 #[tokio::test]
+async fn whole_numbers_are_whole_however_they_are_written() {
+    let body = r#"{"uri":"/","priority":1e1,"status":1.0,"upstream":{"nodes":[{"host":"a","port":80.0,"weight":-0}],
+        "retries":2.0,"timeout":{"connect":1.0,"send":0.5,"read":1},"checks":{"active":{"healthy":{"successes":2.0}}}},
+        "plugins":{"limit-count":{"count":1.0,"time_window":6e1,"rejected_code":503.0}}}"#;
+    let settled: Value = serde_json::from_str(
+        r#"{"priority":10,"status":1,"upstream":{"nodes":[{"host":"a","port":80,"weight":0}],"retries":2,
+        "timeout":{"connect":1,"send":0.5,"read":1},"checks":{"active":{"healthy":{"successes":2}}}},
+        "plugins":{"limit-count":{"count":1,"time_window":60,"rejected_code":503}}}"#,
+    )
+    .unwrap();
+    let api = api();
+    let whole = json!(format!("{{\"routes\":[{}]}}", body.replacen('{', "{\"id\":\"3\",", 1)));
+    api.script(&[
+        ("PUT /routes/1", json!(body), 201, json!({ "value": settled })),
+        ("GET /routes/1", none(), 200, json!({ "value": settled })),
+        ("PATCH /routes/1", json!(r#"{"priority":2.0}"#), 200, json!({ "value": { "priority": 2 } })),
+        ("POST /configs/validate", whole, 200, none()),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn what_no_data_plane_would_serve_is_refused() {
+    let store: Arc<dyn Store> = Arc::new(Memory::default());
+    let serves = |kind, conf: &Value| match conf.get("upstream").and_then(|upstream| upstream.get("retries"))
+    {
+        Some(_) => Err(format!("{kind} without retries only")),
+        None => Ok(()),
+    };
+    let config = Config { serves: Arc::new(serves), ..config(store.clone()) };
+    let api = Api { router: router(config).unwrap(), store };
+    let mut bad = route("/");
+    bad["upstream"]["retries"] = json!(1);
+    let refused = error("invalid configuration: routes without retries only");
+    let tcp = json!({ "nodes": {}, "scheme": "tcp" });
+    api.script(&[
+        ("PUT /routes/1", bad.clone(), 400, refused.clone()),
+        ("POST /routes", bad.clone(), 400, refused.clone()),
+        ("PUT /routes/1", route("/"), 201, none()),
+        ("PATCH /routes/1", json!({ "upstream": { "retries": 1 } }), 400, refused),
+        ("POST /configs/validate", json!({ "routes": [bad] }), 400, none()),
+        ("PUT /upstreams/1", tcp.clone(), 201, none()),
+        ("PUT /services/1", json!({ "upstream": tcp }), 201, none()),
+        ("PUT /stream_routes/1", json!({ "service_id": "1" }), 201, none()),
+        (
+            "PUT /routes/1",
+            json!({ "uri": "/", "upstream_id": "1" }),
+            400,
+            error("upstream info by upstream id [1]: upstreams of scheme tcp are not for HTTP"),
+        ),
+        (
+            "PUT /routes/1",
+            json!({ "uri": "/", "service_id": "1" }),
+            400,
+            error("service info by service id [1]: upstreams of scheme tcp are not for HTTP"),
+        ),
+    ])
+    .await;
+}
+
+#[tokio::test]
 async fn post_makes_an_id() {
     let api = api();
     let body = json!({ "uri": "/index.html", "upstream": upstream() });

@@ -37,6 +37,42 @@ async fn keys_are_encrypted_and_never_shown() {
 }
 
 #[tokio::test]
+async fn keys_of_upstreams_are_ciphertext_in_every_answer() {
+    let api = api();
+    let pair = Ca::new("ca").server(&["test.com"]);
+    let key = format!("Bag Attributes\n    localKeyID: 01\n{}", pair.key);
+    let upstream = json!({ "nodes": {}, "tls": { "client_cert": pair.cert, "client_key": key } });
+    let key_auth = json!({ "key-auth": { "key": "hush" } });
+    for (path, conf) in [
+        ("/upstreams/1", upstream.clone()),
+        ("/services/1", json!({ "upstream": upstream })),
+        ("/routes/1", json!({ "uri": "/", "upstream": upstream, "plugins": key_auth })),
+    ] {
+        let put = api.call(&format!("PUT {path}"), &conf).await;
+        assert_eq!(put.status, 201, "{}", put.text);
+        let mut shown = api.call(&format!("GET {path}"), &Value::Null).await.json()["value"].take();
+        let configs = api.call("GET /configs", &Value::Null).await.text;
+        let list = api.call(&format!("GET {}", path.trim_end_matches("/1")), &Value::Null).await.text;
+        for text in
+            [&shown.to_string(), &configs, &list, &put.text, &api.stored(&path[1..]).await.to_string()]
+        {
+            assert!(!text.contains("PRIVATE KEY"), "{text}");
+        }
+        // What is shown can be put back.
+        shown.as_object_mut().unwrap().retain(|name, _| !name.ends_with("_time"));
+        let before = api.stored(&path[1..]).await["upstream"].clone();
+        let put = api.call(&format!("PUT {path}"), &shown).await;
+        assert_eq!((put.status, &api.stored(&path[1..]).await["upstream"]), (200, &before), "{}", put.text);
+    }
+    let shown = api.call("GET /routes/1", &Value::Null).await.json();
+    assert_eq!(shown["value"]["plugins"], key_auth);
+    let mut foreign = upstream;
+    foreign["tls"]["client_key"] = json!("bm90IG91cnM=");
+    let refused = error("failed to decrypt previous encrypted key");
+    api.script(&[("PUT /upstreams/2", foreign, 400, refused)]).await;
+}
+
+#[tokio::test]
 async fn what_can_not_be_loaded_is_refused() {
     let pair = Ca::new("ca").server(&["test.com"]);
     let other = Ca::new("ca").server(&["test.com"]);

@@ -1,5 +1,7 @@
 //! What is written, proved and reported.
 
+use model::secrets::Keyring;
+
 use super::*;
 
 #[tokio::test]
@@ -33,6 +35,35 @@ async fn nothing_changed_means_only_the_time_is_renewed() {
     handle.stop().await;
     let handle = fixture.start(fixture.config());
     assert_eq!(handle.now().await.backends[0].sequence, 1);
+}
+
+#[tokio::test]
+async fn what_managers_are_asked_with_is_ciphertext_in_the_bucket() {
+    let fixture = Fixture::new();
+    let conf = r#"{"id":"vault/1","uri":"http://127.0.0.1:8200","prefix":"kv","token":"hush-hush"}"#;
+    fixture.store.commit(Commit::put(Key::new(Kind::Secrets, "vault/1"), conf)).await.unwrap();
+    let mut instance = Instance::default();
+    let keys = &mut instance.config_payload.apisix.get_or_insert_default().data_encryption;
+    (keys.keyring, keys.cipher) = (vec!["qeddd145sfvddff3".to_owned()], model::instance::Cipher::AesGcm);
+    let keyring = Keyring::new(keys).unwrap();
+    let config = || Config { instance: Arc::new(instance.clone()), ..fixture.config() };
+    // A backup from before, in plain text, is replaced.
+    fixture.start(fixture.config()).now().await;
+    for round in 0..2 {
+        let handle = fixture.start(config());
+        let backend = &handle.now().await.backends[0];
+        // Each time it would be another ciphertext: what is published counts as the same.
+        assert_eq!((backend.sequence, backend.verified), (2, Some(true)), "{round}: {backend:?}");
+        assert_eq!(handle.now().await.backends[0].sequence, 2);
+        handle.stop().await;
+    }
+    let published = read(&fixture.buckets("a")).await.snapshot;
+    let mut conf: serde_json::Value = published.iter().next().unwrap().read().unwrap();
+    assert!(!conf.to_string().contains("hush"), "{conf}");
+    keyring.decrypt_resource(Kind::Secrets, &mut conf, &[]);
+    assert_eq!(conf["token"], "hush-hush");
+    let mirror = std::fs::read_to_string(fixture.dir.path().join("a/res/default")).unwrap();
+    assert!(!mirror.contains("hush"), "{mirror}");
 }
 
 #[tokio::test]
