@@ -8,12 +8,15 @@ mod compare;
 mod cron;
 mod guard;
 mod schedule;
+mod sequences;
 mod status;
 
 #[cfg(test)]
 mod tests;
 
 use std::{
+    panic::AssertUnwindSafe,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -21,10 +24,12 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use model::{Instance, Snapshot};
 use store::{
     Store,
     backup::{Buckets, Signing},
+    bucket::Backoff,
 };
 use tokio::{
     sync::{Mutex, mpsc, watch},
@@ -37,6 +42,7 @@ pub use status::{BackendStatus, ByHand, Held, Status};
 
 use backend::Backend;
 use schedule::{Offer, Order, Schedule};
+use sequences::Sequences;
 
 /// What is exported, where to and when.
 #[derive(Clone, Debug)]
@@ -56,6 +62,8 @@ pub struct Config {
     pub instance: Arc<Instance>,
     /// Instance id and host name of this process.
     pub writer: String,
+    /// Where the highest sequence is kept over restarts and changes of back ends; none: nowhere.
+    pub sequences: Option<PathBuf>,
 }
 
 impl Config {
@@ -72,6 +80,7 @@ impl Config {
             signing: None,
             instance: Arc::default(),
             writer: String::new(),
+            sequences: None,
         }
     }
 }
@@ -98,12 +107,13 @@ impl Exporter {
         let status = Arc::new(status);
         let (offers, offered) = watch::channel(None);
         let (orders, ordered) = mpsc::channel(16);
-        let (shared, mut tasks) =
-            (Shared { config: Arc::new(config), store, prove, status: status.clone() }, JoinSet::new());
+        let sequences = Arc::new(Sequences::load(config.sequences.clone(), &config.group));
+        let shared = Shared { config: Arc::new(config), store, prove, sequences, status: status.clone() };
+        let mut tasks = JoinSet::new();
         for at in 0..shared.config.backends.len() {
-            tasks.spawn(Backend::new(at, shared.clone()).run(offered.clone()));
+            tasks.spawn(keep_writing(at, shared.clone(), offered.clone()));
         }
-        tasks.spawn(Schedule::new(shared, offers).run(ordered));
+        tasks.spawn(keep_offering(Schedule::new(shared.clone(), offers), shared, ordered));
         Handle { orders, status, asked: Arc::default(), tasks: Mutex::new(tasks) }
     }
 }
@@ -114,7 +124,55 @@ struct Shared {
     config: Arc<Config>,
     store: Arc<dyn Store>,
     prove: Arc<Prove>,
+    sequences: Arc<Sequences>,
     status: Arc<watch::Sender<Status>>,
+}
+
+/// Between the end of a task by a panic and its next life, the first time and at most.
+const REVIVAL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// Writes to a back end. A panic is told like any other failure, and it is begun anew.
+async fn keep_writing(at: usize, shared: Shared, mut offers: watch::Receiver<Option<Offer>>) {
+    let mut backoff = Backoff::new(REVIVAL.0, REVIVAL.1);
+    loop {
+        let life = Backend::new(at, shared.clone()).run(offers.clone());
+        let Err(panic) = AssertUnwindSafe(life).catch_unwind().await else { return };
+        let error = format!("it ended by a panic: {}", said(&*panic));
+        tracing::error!(backend = shared.config.backends[at].0, error, "writing the backup is begun anew");
+        let asked = offers.borrow().as_ref().map_or(0, |offer| offer.asked);
+        shared.status.send_modify(|status| {
+            let backend = &mut status.backends[at];
+            (backend.asked, backend.last_error) = (asked, Some(error));
+            backend.errors_total += 1;
+        });
+        tokio::select! {
+            () = tokio::time::sleep(backoff.wait()) => {}
+            changed = offers.wait_for(|offer| offer.as_ref().is_some_and(|offer| offer.asked > asked)) => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+        }
+        offers.mark_changed();
+    }
+}
+
+/// Reads the store and offers it. A panic is told like any other failure, and it is begun anew.
+async fn keep_offering(mut schedule: Schedule, shared: Shared, mut orders: mpsc::Receiver<Order>) {
+    let mut backoff = Backoff::new(REVIVAL.0, REVIVAL.1);
+    loop {
+        let life = schedule.run(&mut orders);
+        let Err(panic) = AssertUnwindSafe(life).catch_unwind().await else { return };
+        let error = format!("it ended by a panic: {}", said(&*panic));
+        tracing::error!(error, "reading the store for the backup is begun anew");
+        shared.status.send_modify(|status| status.store_error = Some(error));
+        tokio::time::sleep(backoff.wait()).await;
+    }
+}
+
+fn said(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it said nothing")
 }
 
 /// A running exporter. Dropping it stops it where it is.

@@ -27,7 +27,7 @@ pub use layout::{BadGroup, Layout};
 pub use model::Rejected;
 pub use part::digest;
 pub use publish::{Head, Publication, PublishError, head, publish, renew};
-pub use read::{read_latest, read_sequence};
+pub use read::{look, read_latest, read_sequence};
 pub use seal::{BadKey, Signing};
 
 /// Whose signatures are believed.
@@ -125,13 +125,20 @@ pub enum ReadError {
     UnknownKey { key_id: String },
     #[error("the manifest's signature is wrong: it was changed after it was signed")]
     BadSignature,
-    #[error("sequence {found} is older than {known}, which was already seen: refused as a replay")]
+    #[error(
+        "sequence {found} is older than {known}, which was already seen: refused as a replay; if the backup was begun \
+         anew on purpose, stop this node, remove `last_good` from its data_dir and start it while its control plane \
+         or that backup can be reached"
+    )]
     Replayed { found: u64, known: u64 },
     #[error(
         "sequence {sequence} has other content than the one already seen: two writers do not share a history"
     )]
     Forked { sequence: u64 },
-    #[error("the manifest is gone; sequence {known} was already seen, so nothing unproven is taken instead")]
+    #[error(
+        "the manifest is gone; sequence {known} was already seen, so nothing unproven is taken instead: have the \
+         control plane write the backup again (`keelgate backup now`)"
+    )]
     Vanished { known: u64 },
     #[error("history entry {wanted} holds the manifest of sequence {found}")]
     WrongSequence { found: u64, wanted: u64 },

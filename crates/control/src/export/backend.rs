@@ -116,6 +116,7 @@ impl Backend {
         for _ in 0..TRIES {
             let head = backup::head(&self.buckets, &self.config.group).await?;
             self.floor = self.floor.max(head.sequence);
+            self.shared.sequences.saw(head.sequence).await;
             self.look_at(&head).await;
             let behind = |manifest: &Manifest| {
                 *offered.store_id == *manifest.store_id && offered.revision < manifest.revision
@@ -153,6 +154,7 @@ impl Backend {
             self.published = None;
             return;
         };
+        self.found(manifest);
         let same = |published: &Verified| {
             published.manifest.as_ref().is_some_and(|m| m.sequence == manifest.sequence)
                 && published.digest == backup::digest(manifest)
@@ -217,6 +219,7 @@ impl Backend {
 
     async fn publish(&mut self, head: &Head, offered: &Snapshot) -> Result<Manifest, PublishError> {
         let written = &concealed(offered, &self.keyring);
+        let sequence = self.shared.sequences.of(offered).await;
         let publication = Publication {
             group: &self.config.group,
             snapshot: written,
@@ -224,11 +227,12 @@ impl Backend {
             writer: &self.config.writer,
             signing: self.config.signing.as_deref(),
             expected_head: Some(head.sequence),
-            floor: self.floor,
+            floor: self.floor.max(sequence.saturating_sub(1)),
             note: None,
         };
         let manifest = backup::publish(&self.buckets, &publication).await?;
         self.floor = manifest.sequence;
+        self.shared.sequences.saw(manifest.sequence).await;
         self.instance_written = true;
         tracing::info!(
             backend = self.name(),

@@ -45,7 +45,7 @@ impl Schedule {
         Self { shared, offers, asked: 0 }
     }
 
-    pub async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
+    pub async fn run(&mut self, orders: &mut mpsc::Receiver<Order>) {
         let Config { on_change, debounce, .. } = *self.shared.config;
         let mut waiting = Waiting::new(debounce);
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));

@@ -14,6 +14,9 @@ pub struct Status {
     pub pending: bool,
     /// Why the store could not be read the last time.
     pub store_error: Option<String>,
+    /// When this exporter began.
+    #[serde(skip)]
+    pub since: DateTime<Utc>,
     /// The last order to export that was passed on.
     #[serde(skip)]
     pub(super) asked: u64,
@@ -78,6 +81,13 @@ impl Status {
     pub(super) fn new(config: &Config) -> Self {
         let name = |(name, _): &(String, _)| BackendStatus { name: name.clone(), ..BackendStatus::default() };
         let backends = config.backends.iter().map(name).collect();
-        Self { group: config.group.clone(), backends, pending: false, store_error: None, asked: 0 }
+        Self {
+            group: config.group.clone(),
+            backends,
+            pending: false,
+            store_error: None,
+            since: Utc::now(),
+            asked: 0,
+        }
     }
 }

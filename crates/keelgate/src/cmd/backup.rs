@@ -7,7 +7,7 @@ use http::Method;
 use model::Manifest;
 use serde_json::Value;
 use store::{
-    backup::{self, Buckets, Trust},
+    backup::{self, Buckets, ReadError, Trust, What},
     bucket,
 };
 
@@ -136,6 +136,11 @@ async fn verify(settings: &Settings, sequence: Option<u64>) -> anyhow::Result<Ex
     let (buckets, trust) = buckets(settings)?;
     let shown = match backup::verify(&buckets, &settings.group, &trust, sequence).await {
         Ok(shown) => shown,
+        Err(ReadError::Missing { what: What::Manifest, .. }) => {
+            let which = sequence.map_or(String::new(), |sequence| format!(" {sequence}"));
+            say(&format!("there is no backup{which} of gateway group `{}`", settings.group));
+            return Ok(ExitCode::FAILURE);
+        }
         Err(error) => {
             say(&format!("bad: {error}"));
             return Ok(ExitCode::FAILURE);

@@ -69,6 +69,11 @@ fn lines(view: &Value) -> Vec<String> {
             line(part, error.to_owned());
         }
     }
+    for (part, field) in [("disk", "disk_error"), ("store", "store_error")] {
+        if let Some(error) = view[field].as_str() {
+            line(part, error.to_owned());
+        }
+    }
     if view["held"].is_object() {
         let held = &view["held"];
         line(

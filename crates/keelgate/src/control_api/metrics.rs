@@ -40,8 +40,12 @@ struct Page<'a>(&'a mut String);
 
 impl Page<'_> {
     fn gauge(&mut self, name: &str, help: &str, values: &[(&str, f64)]) {
+        self.family("gauge", (name, help), values);
+    }
+
+    fn family(&mut self, kind: &str, (name, help): (&str, &str), values: &[(&str, f64)]) {
         // Writing to a String can't fail.
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} gauge");
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
         for (labels, value) in values {
             let _ = writeln!(self.0, "{name}{labels} {value}");
         }
@@ -107,6 +111,13 @@ fn configuration(parts: &Parts, status: &store::source::Status, prefix: &str, pa
         "1 while the control plane is followed",
         &[("", flag(status.cp.connected))],
     );
+    if status.bucket.last_poll.is_some() {
+        page.gauge(
+            "keelgate_bucket_reachable",
+            "1 if the backup could be read when it was last looked at",
+            &[("", flag(status.bucket.last_error.is_none()))],
+        );
+    }
     if let Some(data) = &parts.data {
         page.gauge(
             "keelgate_config_apply_seconds",
@@ -158,10 +169,17 @@ fn backup(status: &control::export::Status, page: &mut Page<'_>) {
     let each = |value: &dyn Fn(&control::export::BackendStatus) -> f64| -> Vec<(String, f64)> {
         status.backends.iter().map(|one| (format!("{{backend=\"{}\"}}", one.name), value(one))).collect()
     };
-    let mut gauge = |name: &str, help: &str, values: Vec<(String, f64)>| {
+    let mut family = |kind: &str, name: &str, help: &str, values: Vec<(String, f64)>| {
         let values: Vec<(&str, f64)> = values.iter().map(|(label, value)| (label.as_str(), *value)).collect();
-        page.gauge(name, help, &values);
+        page.family(kind, (name, help), &values);
     };
+    family(
+        "counter",
+        "keelgate_backup_errors_total",
+        "Failed attempts to write",
+        each(&|one| count(one.errors_total)),
+    );
+    let mut gauge = |name: &str, help: &str, values: Vec<(String, f64)>| family("gauge", name, help, values);
     gauge(
         "keelgate_backup_last_success_timestamp_seconds",
         "When the backup was last written or found unchanged",
@@ -169,16 +187,15 @@ fn backup(status: &control::export::Status, page: &mut Page<'_>) {
     );
     gauge(
         "keelgate_backup_age_seconds",
-        "Seconds since the backup was last written or found unchanged",
-        each(&|one| one.last_success.map_or(f64::NAN, |at| (chrono::Utc::now() - at).num_seconds() as f64)),
+        "Seconds since the backup was last written or found unchanged; since the start where it never was",
+        each(&|one| (chrono::Utc::now() - one.last_success.unwrap_or(status.since)).num_seconds() as f64),
     );
     gauge("keelgate_backup_sequence", "Sequence of the newest backup", each(&|one| count(one.sequence)));
     gauge(
         "keelgate_backup_verified",
         "1 if the newest backup was read back, compiled and found equal to the store",
-        each(&|one| flag(one.verified == Some(true))),
+        each(&|one| flag(one.verified == Some(true) && one.held.is_none())),
     );
-    gauge("keelgate_backup_errors_total", "Failed attempts to write", each(&|one| count(one.errors_total)));
     gauge(
         "keelgate_backup_guard_held",
         "1 while a backup is not written because the store looks wrong",

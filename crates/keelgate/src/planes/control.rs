@@ -323,6 +323,7 @@ pub fn export_config(settings: &Settings, export: &ExportSettings) -> anyhow::Re
         signing,
         instance: Arc::new(settings.instance.config.clone()),
         writer: super::node_name(settings),
+        sequences: Some(settings.data_dir.join("backup.json")),
         ..export::Config::new(&settings.group, backends)
     })
 }

@@ -22,8 +22,8 @@ use super::{
     AdminSettings, DpListenSettings, EtcdSettings, Listener, Problem, PrometheusSettings, ServerTls,
     Settings, StoreSettings,
     file::{
-        Address, Admin, Apisix, Etcd, FallbackMode, File, LogLevel, Provider, ProxyMode, Role, SSL_CIPHERS,
-        ipnet_or_ip,
+        Address, Admin, Apisix, Etcd, FallbackCp, FallbackMode, File, LogLevel, Provider, ProxyMode, Role,
+        SSL_CIPHERS, ipnet_or_ip,
     },
 };
 
@@ -75,15 +75,20 @@ pub fn resolve(
     let dp_listen =
         (role != Role::DataPlane && serves_data_planes).then(|| dp_listen(file, &below, &mut problems));
 
-    let dp_fallback = file.deployment.fallback_cp.as_ref().or(file.fallback_cp.as_ref());
-    let cp_fallback = file.fallback_cp.as_ref().or(file.deployment.fallback_cp.as_ref());
-    let backup_node = role == Role::DataPlane && dp_fallback.is_some_and(|f| f.mode == FallbackMode::Write);
-    let export = match role {
-        Role::Traditional | Role::ControlPlane if own_store || role == Role::ControlPlane => cp_fallback,
-        _ => None,
+    let deployed = file.deployment.fallback_cp.as_ref().map(|one| ("deployment.fallback_cp", one));
+    let own = file.fallback_cp.as_ref().map(|one| ("fallback_cp", one));
+    let (dp_fallback, cp_fallback) = (deployed.or(own), own.or(deployed));
+    let mode = |fallback: Option<(&str, &FallbackCp)>| fallback.and_then(|(_, fallback)| fallback.mode);
+    let writes = role == Role::ControlPlane || role == Role::Traditional && own_store;
+    if writes && mode(cp_fallback) == Some(FallbackMode::Read) {
+        let text =
+            "fallback_cp.mode: `read` on a node with a store of its own: it writes no backup, and needs none";
+        warnings.push(format!("{}: {text}", path.display()));
     }
-    .map(|fallback| backup::export(fallback, &below, &mut problems));
-    if backup_node {
+    let export = cp_fallback
+        .filter(|(_, fallback)| writes && fallback.mode != Some(FallbackMode::Read))
+        .map(|fallback| backup::export(fallback, &below, &mut problems));
+    if role == Role::DataPlane && mode(dp_fallback) == Some(FallbackMode::Write) {
         let text = "a data plane does not write backups yet: leave it to the control plane's `fallback_cp`";
         problems.push(Problem::new("deployment.fallback_cp.mode", text));
     }

@@ -196,3 +196,33 @@ fn http3_is_listened_for_where_it_is_asked_for() {
     let refused = refusal("apisix:\n  node_listen:\n    - {port: 9080, enable_http3: true}\n");
     assert!(refused.contains(":2: apisix.node_listen: HTTP/3 is never without TLS"), "{refused}");
 }
+
+#[test]
+fn a_bucket_that_can_not_be_meant_is_refused_with_its_key() {
+    let cp = |block: &str| {
+        format!("deployment:\n  role: control_plane\nfallback_cp:\n  aws_s3:\n    config_bucket: c\n{block}")
+    };
+    let refused = refusal(&cp("    resource_bucket: r\n    endpoint: 127.0.0.1:9000\n"));
+    let expected =
+        "/srv/gate/conf/config.yaml:7: fallback_cp.aws_s3.endpoint: `127.0.0.1:9000` must begin with http://";
+    assert!(refused.starts_with(expected), "{refused}");
+    let refused = refusal(&cp("    access_key: a\n"));
+    assert!(refused.contains(":6: fallback_cp.aws_s3.access_key: `secret_key` goes with it"), "{refused}");
+    assert!(refused.contains("fallback_cp.aws_s3.resource_bucket: it is missing"), "{refused}");
+    let dp = "deployment:\n  role: data_plane\n  fallback_cp:\n    gcs:\n      config_bucket: c\n      endpoint: 'http:// '\n";
+    let refused = refusal(dp);
+    assert!(refused.contains(":6: deployment.fallback_cp.gcs.endpoint: "), "{refused}");
+}
+
+#[test]
+fn a_node_that_is_told_to_read_writes_no_backup() {
+    let with = |mode: &str| {
+        let text =
+            "deployment:\n  role: traditional\n  fallback_cp:\n    local: {config_dir: c, resource_dir: r}\n";
+        parsed(&format!("{text}{mode}")).unwrap()
+    };
+    assert!(with("").settings.export.is_some() && with("    mode: write\n").settings.export.is_some());
+    let told = with("    mode: read\n");
+    assert!(told.settings.export.is_none());
+    assert!(told.warnings.iter().any(|warning| warning.contains("fallback_cp.mode")), "{:?}", told.warnings);
+}

@@ -53,6 +53,25 @@ pub async fn read_latest(
     }
 }
 
+/// Whether the newest publication of `group` could be believed if it were needed. Reads the manifest alone where there
+/// is one.
+pub async fn look(buckets: &Buckets, group: &str, trust: &Trust, known: &Known) -> Result<(), ReadError> {
+    let layout = Layout::new(group)?;
+    match buckets.config.get_unless(&layout.manifest(), LARGEST_MANIFEST, known.etag()).await {
+        Ok(Conditional::NotModified) => Ok(()),
+        Ok(Conditional::Found(object)) => {
+            let found = seal::open(&object.bytes, layout.group(), trust)?.sequence;
+            match known.sequence {
+                Some(known) if found < known => Err(ReadError::Replayed { found, known }),
+                _ => Ok(()),
+            }
+        }
+        // There may be what API7 writes.
+        Err(error) if error.kind != bucket::Kind::Denied => Err(error.into()),
+        Ok(Conditional::Missing) | Err(_) => read_latest(buckets, group, trust, known).await.map(|_| ()),
+    }
+}
+
 /// Reads and checks one publication of the history, whatever came after it.
 pub async fn read_sequence(
     buckets: &Buckets,

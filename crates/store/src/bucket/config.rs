@@ -87,6 +87,34 @@ impl Config {
         }
     }
 
+    /// What can't be meant, before anything is tried: keys below the back end's name, and what is wrong with each.
+    /// A back end that is written to must name both buckets.
+    pub fn flaws(&self, written: bool) -> Vec<(&'static str, String)> {
+        let (endpoint, resource) = match self {
+            Self::AwsS3(s3) => (&s3.endpoint, ("resource_bucket", s3.resource_bucket.is_some())),
+            Self::AzureBlob(azure) => {
+                (&azure.endpoint, ("resource_container", azure.resource_container.is_some()))
+            }
+            Self::Gcs(gcs) => (&gcs.endpoint, ("resource_bucket", gcs.resource_bucket.is_some())),
+            Self::Local(local) => (&None, ("resource_dir", local.resource_dir.is_some())),
+        };
+        let mut flaws = Vec::new();
+        if let Some(error) = endpoint.as_deref().and_then(|endpoint| no_endpoint(endpoint).err()) {
+            flaws.push(("endpoint", error));
+        }
+        if let Self::AwsS3(s3) = self {
+            match (&s3.access_key, &s3.secret_key) {
+                (Some(_), None) => flaws.push(("access_key", "`secret_key` goes with it".to_owned())),
+                (None, Some(_)) => flaws.push(("secret_key", "`access_key` goes with it".to_owned())),
+                _ => {}
+            }
+        }
+        if written && !resource.1 {
+            flaws.push((resource.0, "it is missing: snapshots are written there".to_owned()));
+        }
+        flaws
+    }
+
     pub(super) fn buckets(&self) -> Result<Names, Error> {
         let (config, resource) = match self {
             Self::AwsS3(s3) => (s3.config_bucket.clone(), s3.resource_bucket.clone()),
@@ -117,6 +145,30 @@ impl Config {
             objects.map_err(|error| Error::config(format!("{} bucket `{name}`: {error}", self.backend())))?;
         Ok(Bucket::new(objects, self.backend(), name).with_limits(limits))
     }
+}
+
+/// Whether clients of object storage could use this as the address of a server. Theirs panic where they can't.
+fn no_endpoint(endpoint: &str) -> Result<(), String> {
+    let wrong = |why: &str| {
+        // There may be a password before an `@`.
+        let shown = endpoint.rsplit('@').next().unwrap_or_default();
+        format!("`{shown}` {why}; right would be http://127.0.0.1:9000 or https://storage.example.com")
+    };
+    if endpoint.trim() != endpoint {
+        return Err(wrong("begins or ends with a blank"));
+    }
+    if !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
+        return Err(wrong("must begin with http:// or https://"));
+    }
+    let uri: http::Uri = endpoint.parse().map_err(|error| wrong(&format!("is no URL: {error}")))?;
+    let Some(authority) = uri.authority().filter(|authority| !authority.host().is_empty()) else {
+        return Err(wrong("names no host"));
+    };
+    let after_host = authority.as_str().rsplit(authority.host()).next().unwrap_or_default();
+    if !after_host.is_empty() && authority.port_u16().is_none() {
+        return Err(wrong("has no port between 0 and 65535"));
+    }
+    if uri.query().is_some() { Err(wrong("has a query")) } else { Ok(()) }
 }
 
 type Opened = object_store::Result<Arc<dyn ObjectStore>>;

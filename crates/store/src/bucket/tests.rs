@@ -143,3 +143,43 @@ fn azure_and_google_open_with_keys_of_their_own() {
         error.to_string().starts_with("gcs bucket `conf`: ") && error.to_string().contains("/nowhere.json")
     );
 }
+
+#[test]
+fn an_endpoint_that_is_none_is_found_before_it_is_used() {
+    let config = |endpoint: &str| {
+        Config::AwsS3(S3 {
+            config_bucket: Some("c".to_owned()),
+            resource_bucket: Some("r".to_owned()),
+            endpoint: Some(endpoint.to_owned()),
+            ..S3::default()
+        })
+    };
+    let bad = [
+        ("127.0.0.1:9000", "must begin with http:// or https://"),
+        ("localhost:9000", "must begin with"),
+        ("http://", "`http://` is no URL"),
+        ("http://x:99999", "has no port between 0 and 65535"),
+        ("http://127.0.0.1:9000 ", "ends with a blank"),
+        ("http://a b", "is no URL"),
+        ("https://h/?x=1", "has a query"),
+    ];
+    for (endpoint, why) in bad {
+        let flaws = config(endpoint).flaws(false);
+        assert!(flaws.len() == 1 && flaws[0].0 == "endpoint", "{endpoint}: {flaws:?}");
+        assert!(flaws[0].1.contains(why), "{endpoint}: {flaws:?}");
+    }
+    for good in ["http://127.0.0.1:9000", "https://s3.example.com/", "http://[::1]:9000/path"] {
+        assert_eq!(config(good).flaws(true), [], "{good}");
+        // What is let through can be opened without a panic, whatever the bucket is called.
+        Buckets::open(config(good)).unwrap();
+    }
+}
+
+#[test]
+fn what_goes_together_is_missed() {
+    let half = Config::AwsS3(S3 { access_key: Some("a".to_owned()), ..S3::default() });
+    let keys = |written: bool| half.flaws(written).into_iter().map(|(key, _)| key).collect::<Vec<_>>();
+    assert_eq!((keys(false), keys(true)), (vec!["access_key"], vec!["access_key", "resource_bucket"]));
+    let folder = Config::Local(Local { config_dir: "c".into(), resource_dir: None });
+    assert_eq!(folder.flaws(true)[0].0, "resource_dir");
+}

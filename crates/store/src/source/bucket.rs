@@ -1,7 +1,8 @@
 //! Reads a backup again and again, and offers what is new in it.
 //!
 //! The rule to know: one conditional request where nothing changed. What fails a check is not offered, and what was
-//! offered before stays on offer.
+//! offered before stays on offer. While nobody wants it, it is looked at now and then: an error that shows only in an
+//! outage shows too late.
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,6 +28,8 @@ pub struct Config {
 /// The first wait after a failure; each further one is longer, up to [`SLOWEST`] or the poll interval.
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const SLOWEST: Duration = Duration::from_secs(30);
+/// While the control plane is followed: so often it is looked whether the backup could be read.
+const LOOK: Duration = Duration::from_secs(300);
 
 /// Reads one group's backup while it is wanted.
 pub(super) struct Poller {
@@ -78,7 +81,7 @@ impl Poller {
     pub async fn run(mut self) {
         let interval = self.interval;
         let mut backoff = Backoff::new(FIRST_RETRY, SLOWEST.max(interval));
-        while self.wanted.wait_for(|wanted| *wanted).await.is_ok() {
+        while self.until_wanted().await {
             let wait = if self.poll().await {
                 backoff.reset();
                 interval.mul_f64(0.9 + rand::random::<f64>() / 5.0)
@@ -90,10 +93,50 @@ impl Poller {
                 unwanted = self.wanted.wait_for(|wanted| !wanted) => drop(unwanted),
             }
             // Wanted again means that a control plane is gone, and that all its other data planes come too.
-            if self.wanted.wait_for(|wanted| *wanted).await.is_ok() {
+            if self.until_wanted().await {
                 tokio::time::sleep(interval.mul_f64(rand::random::<f64>() / 10.0)).await;
             }
         }
+    }
+
+    /// Waits until the backup is wanted, and looks at it meanwhile. False: nobody can want it any more.
+    async fn until_wanted(&mut self) -> bool {
+        let mut backoff = Backoff::new(self.interval.min(LOOK), LOOK);
+        let mut wait = backoff.wait();
+        loop {
+            tokio::select! {
+                wanted = self.wanted.wait_for(|wanted| *wanted) => return wanted.is_ok(),
+                () = tokio::time::sleep(wait) => {}
+            }
+            wait = if self.look().await {
+                backoff.reset();
+                LOOK.mul_f64(0.9 + rand::random::<f64>() / 5.0)
+            } else {
+                backoff.wait()
+            };
+        }
+    }
+
+    /// Looks whether anybody could give the backup.
+    async fn look(&self) -> bool {
+        let mut errors = Vec::new();
+        for place in &self.places {
+            match backup::look(&place.buckets, &self.group, &self.trust, &place.known).await {
+                Ok(()) => {
+                    self.board.heard();
+                    return true;
+                }
+                Err(error) => errors.push(error),
+            }
+        }
+        self.board.asked();
+        let text: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        if errors.iter().all(|error| matches!(error, ReadError::Nothing { .. })) {
+            self.board.nothing(&text.join("; "));
+        } else {
+            self.board.lost(&text.join("; "), false);
+        }
+        false
     }
 
     /// Asks once. Says whether anybody answered.

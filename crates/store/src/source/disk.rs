@@ -83,6 +83,11 @@ impl Folder {
         })
     }
 
+    /// Whether anything was ever kept for this group that may still be read.
+    pub fn has_one(&self) -> bool {
+        [CURRENT, PREVIOUS].iter().any(|name| self.header(name).is_ok())
+    }
+
     /// The newest generation that is whole; none where nothing was ever kept for this group. An error says why
     /// there is one and none can be read.
     pub fn read(&self) -> Result<Option<Update>, String> {
@@ -102,8 +107,14 @@ impl Folder {
         }
     }
 
-    /// Keeps it, and the generation before. Durable when it returns.
+    /// Keeps it, and the generation before. Durable when it returns. An error names the folder.
     pub fn write(&self, kept: &Kept) -> io::Result<()> {
+        let named =
+            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", self.dir.display()));
+        self.write_whole(kept).map_err(named)
+    }
+
+    fn write_whole(&self, kept: &Kept) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
         let current = self.header(CURRENT).ok();
         let update = &*kept.update;

@@ -3,14 +3,20 @@
 //! The rule to know: it never makes anybody wait, takes at most a tenth of one core however fast things change, and
 //! has written the newest when [`Keeper::finish`] returns.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     sync::{oneshot, watch},
     task::JoinHandle,
 };
 
-use super::disk::{Folder, Kept};
+use super::{
+    disk::{Folder, Kept},
+    status::Shared,
+};
 
 /// The shortest time between two writes.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -26,10 +32,10 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub fn start(folder: Folder) -> Self {
+    pub fn start(folder: Folder, shared: Arc<Shared>) -> Self {
         let (newest, wanted) = watch::channel(None);
         let (going_on, ended) = oneshot::channel();
-        Self { newest, going_on, task: tokio::spawn(run(folder, wanted, ended)) }
+        Self { newest, going_on, task: tokio::spawn(run((folder, shared), wanted, ended)) }
     }
 
     pub fn keep(&self, kept: Kept) {
@@ -44,7 +50,11 @@ impl Keeper {
     }
 }
 
-async fn run(folder: Folder, mut wanted: watch::Receiver<Option<Kept>>, mut ended: oneshot::Receiver<()>) {
+async fn run(
+    (folder, shared): (Folder, Arc<Shared>),
+    mut wanted: watch::Receiver<Option<Kept>>,
+    mut ended: oneshot::Receiver<()>,
+) {
     let (mut last_error, mut ending) = (None, false);
     // Gives what was not seen yet even when it came together with the end.
     while wanted.changed().await.is_ok() {
@@ -58,8 +68,12 @@ async fn run(folder: Folder, mut wanted: watch::Receiver<Option<Kept>>, mut ende
         };
         let pause = if error.is_some() { RETRY } else { PAUSE.max(started.elapsed() * 10) };
         if let Some(error) = error.as_ref().filter(|_| error != last_error) {
-            tracing::error!(%error, "the last good snapshot can't be kept on disk");
+            tracing::error!(
+                %error,
+                "the last good snapshot can't be kept on disk: a restart in an outage has nothing to start from"
+            );
         }
+        shared.kept(error.clone());
         ending = ending || tokio::time::timeout(pause, &mut ended).await.is_ok();
         if error.is_some() && ending {
             return;

@@ -39,7 +39,7 @@ pub enum State {
 }
 
 /// Where a source puts its notice.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Board(watch::Sender<Notice>);
 
 impl Board {
@@ -61,6 +61,14 @@ impl Board {
     /// It is heard, and what it has is what it had.
     pub fn confirm(&self, error: Option<String>) {
         self.0.send_modify(|notice| (notice.state, notice.error) = (State::Up, error.map(Arc::from)));
+    }
+
+    /// It can be heard, and was not asked what it has.
+    pub fn heard(&self) {
+        self.0.send_modify(|notice| {
+            notice.state = if notice.update.is_some() { State::Up } else { State::Asking };
+            (notice.error, notice.asked_at) = (None, Some(Utc::now()));
+        });
     }
 
     pub fn nothing(&self, error: &str) {

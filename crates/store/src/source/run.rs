@@ -22,6 +22,7 @@ use super::{
     notice::{Board, Notice, State},
     status::{Brief, Held, NothingHeld, Order, Shared},
 };
+use crate::bucket::Backoff;
 
 /// How often it is looked whether what is served has become stale, and noted on disk that it has not.
 const CONFIRM_EVERY: Duration = Duration::from_secs(60);
@@ -33,6 +34,9 @@ pub(super) fn start(config: Config, apply: Arc<dyn Apply>) -> Handle {
     tokio::spawn(run.run(ordered));
     Handle { shared, orders }
 }
+
+/// Between the end of a task by a panic and its next life, the first time and at most.
+const REVIVAL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 struct Run {
     apply: Arc<dyn Apply>,
@@ -47,6 +51,8 @@ struct Run {
     started: Instant,
     held: Option<Held>,
     stale: bool,
+    /// Where what this process goes on from came from before a reload, until something is served.
+    resumed: Option<Origin>,
 }
 
 /// A source, as far as it was listened to.
@@ -68,11 +74,12 @@ impl Run {
             failover: Failover::new(Policy::of(&config), marks),
             sources: Vec::new(),
             poll: watch::channel(false).0,
-            keeper: folder.clone().map(Keeper::start),
+            keeper: folder.clone().map(|folder| Keeper::start(folder, shared.clone())),
             tasks: JoinSet::new(),
             started: Instant::now(),
             held: None,
             stale: false,
+            resumed: config.resume.as_ref().map(|update| update.origin),
             shared,
         };
         run.start_authority(&config, marks.sequence);
@@ -91,22 +98,41 @@ impl Run {
         let mut backup = None;
         match &config.authority {
             Authority::ControlPlane { etcd, fallback } => {
-                let board = self.listen(Origin::ControlPlane);
-                let shared = self.shared.clone();
-                self.tasks.spawn(etcd::follow(etcd.clone(), config.group.clone(), board, shared));
+                let (etcd, group, shared) = (etcd.clone(), config.group.clone(), self.shared.clone());
+                self.follow(Origin::ControlPlane, move |board| {
+                    etcd::follow(etcd.clone(), group.clone(), board, shared.clone())
+                });
                 backup.clone_from(fallback);
             }
             Authority::Bucket(bucket) => backup = Some(bucket.clone()),
             Authority::File(path) => {
-                let board = self.listen(Origin::File);
-                self.tasks.spawn(file::follow(path.clone(), board));
+                let path = path.clone();
+                self.follow(Origin::File, move |board| file::follow(path.clone(), board));
             }
         }
         if let Some(backup) = backup {
-            let board = self.listen(Origin::Bucket);
-            let poller = bucket::Poller::new(backup, (&config.group, sequence), board, self.poll.subscribe());
-            self.tasks.spawn(poller.run());
+            let (group, poll) = (config.group.clone(), self.poll.subscribe());
+            self.follow(Origin::Bucket, move |board| {
+                bucket::Poller::new(backup.clone(), (&group, sequence), board, poll.clone()).run()
+            });
         }
+    }
+
+    /// Follows a source by a task of its own. A panic in there is told like any other failure of the source, and it is
+    /// begun anew.
+    fn follow<F>(&mut self, origin: Origin, begin: impl Fn(Board) -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let board = self.listen(origin);
+        self.tasks.spawn(async move {
+            let mut backoff = Backoff::new(REVIVAL.0, REVIVAL.1);
+            while AssertUnwindSafe(begin(board.clone())).catch_unwind().await.is_err() {
+                tracing::error!(source = %origin, "following it ended by a panic and is begun anew");
+                board.lost("following it ended by a panic; the log has more", false);
+                tokio::time::sleep(backoff.wait()).await;
+            }
+        });
     }
 
     fn listen(&mut self, origin: Origin) -> Board {
@@ -183,7 +209,10 @@ impl Run {
     }
 
     fn served(&mut self, origin: Origin, update: Arc<Update>) {
-        let before = self.failover.in_force().map(|(origin, facts)| (origin, facts.store_id.clone()));
+        let mut before = self.failover.in_force().map(|(origin, facts)| (origin, facts.store_id.clone()));
+        if let (Some(resumed), Some((before, _))) = (self.resumed.take(), &mut before) {
+            *before = resumed;
+        }
         self.failover.served(origin);
         let (snapshot, sequence) = (&update.snapshot, update.sequence);
         let (revision, store_id) = (snapshot.revision, &snapshot.store_id);
@@ -334,7 +363,8 @@ fn tell(source: Origin, notice: &Notice) {
     match &notice.error {
         Some(why) if notice.state == State::Nothing => tracing::info!(%source, %why, "it has nothing yet"),
         Some(error) => tracing::warn!(%source, %error, "trouble with a source"),
-        None => tracing::info!(%source, "it can be heard again"),
+        // At the level of the trouble, so that whoever reads of the one reads of the other.
+        None => tracing::warn!(%source, "it can be heard again"),
     }
 }
 

@@ -29,6 +29,8 @@ pub struct Status {
     pub resources: usize,
     pub cp: CpStatus,
     pub bucket: BucketStatus,
+    /// Why what is served could not be kept on disk the last time.
+    pub disk_error: Option<Arc<str>>,
     pub held: Option<Held>,
     /// Why the newest snapshot could not be applied.
     pub last_error: Option<String>,
@@ -199,6 +201,11 @@ impl Shared {
         known.status.applied_at = Some(Utc::now());
         known.status.last_error = None;
         known.current = Some(update);
+    }
+
+    /// Whether what is served is on disk.
+    pub fn kept(&self, error: Option<String>) {
+        self.known().status.disk_error = error.map(Arc::from);
     }
 
     pub fn not_applied(&self, error: String) {

@@ -2,6 +2,7 @@
 //!
 //! The rule to know: the log has a line when something changes, not each time it is found to be so still.
 
+use chrono::DateTime;
 use model::Manifest;
 
 use super::{
@@ -16,6 +17,15 @@ impl Backend {
         tracing::warn!(backend = self.name(), sequence, writer, at, note, "the backup was changed by hand");
         self.update(|status| {
             status.by_hand = Some(ByHand { sequence: *sequence, note, writer, at });
+        });
+    }
+
+    /// What is published now, whoever did it.
+    pub(super) fn found(&self, manifest: &Manifest) {
+        let verified_at = DateTime::parse_from_rfc3339(&manifest.verified_at).ok().map(|at| at.to_utc());
+        self.update(|status| {
+            (status.sequence, status.revision) = (manifest.sequence, manifest.revision);
+            status.last_success = status.last_success.max(verified_at);
         });
     }
 

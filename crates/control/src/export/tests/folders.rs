@@ -183,3 +183,54 @@ async fn two_control_planes_share_a_bucket() {
     let sequence = read(&fixture.buckets("a")).await.manifest.unwrap().sequence;
     assert_eq!(sequence, 10);
 }
+
+#[tokio::test]
+async fn another_bucket_goes_on_with_the_sequence() {
+    let fixture = Fixture::new();
+    let sequences = Some(fixture.dir.path().join("data/backup.json"));
+    let config = || Config { sequences: sequences.clone(), ..fixture.config() };
+    let handle = fixture.start(config());
+    for id in 1..=3 {
+        fixture.routes(id..=id).await;
+        handle.now().await;
+    }
+    handle.stop().await;
+    // The process ends, and its next life writes elsewhere too.
+    let backends = ["a", "b"].map(|name| (name.to_owned(), fixture.buckets(name))).to_vec();
+    let handle = fixture.start(Config { backends, ..config() });
+    let status = handle.now().await;
+    let written = |status: &Status| status.backends.iter().map(|one| one.sequence).collect::<Vec<_>>();
+    assert_eq!(written(&status), [3, 4]);
+    fixture.routes(4..=4).await;
+    assert_eq!(written(&handle.now().await), [5, 5], "one snapshot has one number");
+    handle.stop().await;
+    // A bucket is emptied meanwhile.
+    std::fs::remove_dir_all(fixture.dir.path().join("a")).unwrap();
+    let handle = fixture.start(config());
+    assert_eq!(written(&handle.now().await), [6]);
+}
+
+#[tokio::test]
+async fn a_panic_is_a_failure_like_any_other() {
+    let fixture = Fixture::new();
+    fixture.routes(1..=1).await;
+    // Settings don't let this through: the client of the storage panics at its first request.
+    let s3 = bucket::S3 {
+        access_key: Some("a".to_owned()),
+        secret_key: Some("s".to_owned()),
+        config_bucket: Some("c".to_owned()),
+        resource_bucket: Some("r".to_owned()),
+        endpoint: Some("127.0.0.1:9000".to_owned()),
+        ..bucket::S3::default()
+    };
+    let broken = Buckets::open(bucket::Config::AwsS3(s3)).unwrap();
+    let backends = vec![("broken".to_owned(), broken), ("local".to_owned(), fixture.buckets("a"))];
+    let handle = fixture.start(Config { backends, ..fixture.config() });
+    for _ in 0..2 {
+        let status = handle.now().await;
+        let error = status.backends[0].last_error.clone().unwrap_or_default();
+        assert!(error.starts_with("it ended by a panic: "), "{error}");
+        assert_eq!((status.backends[1].sequence, &status.backends[1].last_error), (1, &None));
+    }
+    assert!(handle.status().backends[0].errors_total >= 2);
+}

@@ -184,7 +184,8 @@ impl Default for EtcdTls {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct FallbackCp {
-    pub mode: FallbackMode,
+    /// Default: what the role does, `read` on a data plane and `write` where the store is.
+    pub mode: Option<FallbackMode>,
     pub aws_s3: Option<store::bucket::S3>,
     pub azure_blob: Option<store::bucket::Azure>,
     pub gcs: Option<store::bucket::Gcs>,
@@ -213,11 +214,10 @@ pub struct FallbackCp {
     pub trust: Trust,
 }
 
-/// What a data plane does with the backup.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+/// What a node does with the backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FallbackMode {
-    #[default]
     Read,
     Write,
 }

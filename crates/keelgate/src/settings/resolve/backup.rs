@@ -28,31 +28,42 @@ fn backends(fallback: &FallbackCp, below: Below<'_>) -> Vec<store::bucket::Confi
     .collect()
 }
 
+/// `at` is the key of the block, `fallback_cp` or `deployment.fallback_cp`.
 fn checked_backends(
-    fallback: &FallbackCp,
+    (at, fallback): (&str, &FallbackCp),
+    written: bool,
     below: Below<'_>,
     problems: &mut Vec<Problem>,
 ) -> Vec<store::bucket::Config> {
     let backends = backends(fallback, below);
     if backends.is_empty() {
         let text = "it names no back end: `aws_s3`, `azure_blob`, `gcs` or `local`";
-        problems.push(Problem::new("fallback_cp", text));
+        problems.push(Problem::new(at, text));
     }
     for backend in &backends {
-        if let Err(error) = store::bucket::Buckets::open(backend.clone()) {
-            problems.push(Problem::new("fallback_cp", error.to_string()));
+        let flaws = backend.flaws(written);
+        if flaws.is_empty()
+            && let Err(error) = store::bucket::Buckets::open(backend.clone())
+        {
+            problems.push(Problem::new(at, error.to_string()));
         }
+        let key = |key: &str| format!("{at}.{}.{key}", backend.backend());
+        problems.extend(flaws.into_iter().map(|(name, text)| Problem::new(key(name), text)));
     }
     backends
 }
 
-pub(super) fn export(fallback: &FallbackCp, below: Below<'_>, problems: &mut Vec<Problem>) -> ExportSettings {
+pub(super) fn export(
+    (at, fallback): (&str, &FallbackCp),
+    below: Below<'_>,
+    problems: &mut Vec<Problem>,
+) -> ExportSettings {
     let cron_spec = fallback.cron_spec.clone().or_else(|| Some("@every 1m".into()));
     if let Some(Err(error)) = cron_spec.as_deref().map(control::export::CronSpec::parse) {
-        problems.push(Problem::new("fallback_cp.cron_spec", error.to_string()));
+        problems.push(Problem::new(format!("{at}.cron_spec"), error.to_string()));
     }
     ExportSettings {
-        backends: checked_backends(fallback, below, problems),
+        backends: checked_backends((at, fallback), true, below, problems),
         cron_spec,
         on_change: fallback.on_change.unwrap_or(true),
         debounce: fallback.debounce.map_or(Duration::from_secs(1), |time| time.0),
@@ -67,7 +78,7 @@ pub(super) fn source(
     file: &File,
     role: Role,
     provider: Provider,
-    fallback: Option<&FallbackCp>,
+    fallback: Option<(&str, &FallbackCp)>,
     home: &Path,
     etcd: impl Fn() -> EtcdSettings,
     problems: &mut Vec<Problem>,
@@ -83,13 +94,13 @@ pub(super) fn source(
         (_, Provider::Json) => SourceFrom::File(home.join("conf/apisix.json")),
         _ => SourceFrom::Etcd(etcd()),
     };
-    let guard = file.keelgate.guard.or(fallback.map(|fallback| fallback.guard)).unwrap_or_default();
+    let guard = file.keelgate.guard.or(fallback.map(|(_, fallback)| fallback.guard)).unwrap_or_default();
     let trust = file.keelgate.trust.clone();
-    let fallback = fallback.map(|fallback| {
+    let fallback = fallback.map(|(at, fallback)| {
         let trust = trust.unwrap_or_else(|| fallback.trust.clone());
         let secs = Duration::from_secs;
         FallbackSettings {
-            backends: checked_backends(fallback, &below, problems),
+            backends: checked_backends((at, fallback), false, &below, problems),
             startup_grace: fallback.startup_grace.map_or(secs(3), |time| time.0),
             fallback_after: fallback.fallback_after.map_or(secs(30), |time| time.0),
             poll_interval: fallback.poll_interval.map_or(secs(10), |time| time.0),
