@@ -91,8 +91,9 @@ pub fn status_router(view: Arc<View>) -> Router {
 /// Ready means that a verified configuration is served, wherever it came from.
 async fn ready(State(view): State<Arc<View>>) -> Response {
     let parts = view.parts();
+    let lets_in = parts.data.as_ref().is_none_or(|data| data.shared.status.is_open());
     let ready = match &parts.source {
-        Some(source) => source.status().ready,
+        Some(source) => source.status().ready && lets_in,
         None => parts.control.as_ref().is_some_and(|control| control.opened().is_some()),
     };
     if ready {
@@ -144,6 +145,9 @@ pub fn describe(parts: &Parts) -> Value {
             .collect();
         shown.insert("data_planes".into(), instances.into());
         shown.insert("store_error".into(), opened.mirror.last_error().into());
+    }
+    if let Some(damage) = parts.control.as_ref().and_then(|control| control.damage()) {
+        shown.insert("store_error".into(), damage.into());
     }
     Value::Object(shown)
 }

@@ -21,6 +21,8 @@ pub struct Status {
     expected: AtomicUsize,
     /// Whether a verified configuration is being served.
     configured: AtomicBool,
+    /// Whether clients are let in.
+    open: AtomicBool,
 }
 
 /// Connections and requests, added up over workers.
@@ -38,6 +40,16 @@ impl Status {
     /// Says that a verified configuration is in force.
     pub fn set_configured(&self) {
         self.configured.store(true, Relaxed);
+    }
+
+    /// Says that clients are let in.
+    pub(crate) fn set_open(&self) {
+        self.open.store(true, Relaxed);
+    }
+
+    /// Whether clients are let in.
+    pub fn is_open(&self) -> bool {
+        self.open.load(Relaxed)
     }
 
     /// Whether clients may be sent here; if not, why. APISIX's `/status/ready`.

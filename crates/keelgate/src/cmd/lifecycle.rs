@@ -51,13 +51,15 @@ pub fn start(loaded: &Loaded) -> anyhow::Result<ExitCode> {
         .process_group(0)
         .spawn()
         .context("the process can't be started")?;
-    let until = Instant::now() + START;
+    // It tells of itself when it lets clients in, which waits for a configuration.
+    let patience = START + settings.patience();
+    let until = Instant::now() + patience;
     while daemon.running().is_none() {
         if let Some(status) = child.try_wait()? {
             bail!("it did not start ({status}); its last words are in {}", log.display());
         }
         if Instant::now() > until {
-            bail!("it did not start within {} s; see {}", START.as_secs(), log.display());
+            bail!("it did not start within {} s; see {}", patience.as_secs(), log.display());
         }
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -35,6 +35,12 @@ async fn live(loaded: Loaded) -> anyhow::Result<ExitCode> {
     let (mut interrupt, mut hangup) = (signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?);
     let mut reopen = signal(SignalKind::user_defined1())?;
     let mut planes = Planes::start(loaded.settings).await?;
+    tokio::select! {
+        opened = planes.open() => opened?,
+        _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
+        _ = quit.recv() => return Ok(ExitCode::SUCCESS),
+        _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
+    }
     daemon.register();
     let mut reloads = Reloads::default();
     loop {

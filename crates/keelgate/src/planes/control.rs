@@ -34,6 +34,8 @@ use crate::{
 /// A control plane, with its store or still waiting for it.
 pub struct ControlPlane {
     opened: Arc<ArcSwapOption<Opened>>,
+    /// Why the store can't be read.
+    damage: Option<String>,
     /// Ends the waiting for a store.
     cancel: CancellationToken,
     dialling: Mutex<Option<JoinHandle<()>>>,
@@ -64,6 +66,8 @@ pub struct Doors {
 pub enum Opening {
     Ready(Arc<dyn Store>),
     Dial(Box<store::etcd::Config>),
+    /// It can't be read, and this says why. Only where something else can be served meanwhile.
+    Damaged(String),
 }
 
 /// Opens the store; a folder is opened now, an etcd cluster later.
@@ -108,7 +112,19 @@ impl Prepared {
         };
         let opening = match kept {
             Some(store) => Opening::Ready(store),
-            None => open(wanted)?,
+            None => match open(wanted) {
+                Err(error) if is_damage(&error) && serves_without(settings) => {
+                    let reason = format!("{error:#}");
+                    tracing::error!(
+                        reason,
+                        "the last good configuration is served, and the Admin API answers 503; to mend it, stop \
+                         this node, put a copy of the file back or move it away (then the node begins with an empty \
+                         store, and serves on what it has until `keelgate config accept`), and start it"
+                    );
+                    Opening::Damaged(reason)
+                }
+                opened => opened?,
+            },
         };
         Ok(Some(Self { opening, begin }))
     }
@@ -118,7 +134,15 @@ impl Prepared {
         let opened = Arc::new(ArcSwapOption::empty());
         let cancel = CancellationToken::new();
         let Self { opening, begin } = self;
+        let mut damage = None;
         let dialling = match opening {
+            Opening::Damaged(reason) => {
+                for door in [&doors.admin, &doors.dp, &doors.dp_tls].into_iter().flatten() {
+                    door.reroute(unavailable(format!("the store can't be read: {reason}")));
+                }
+                damage = Some(reason);
+                None
+            }
             Opening::Ready(store) => {
                 opened.store(Some(Arc::new(begin.with(store, &doors))));
                 None
@@ -133,7 +157,7 @@ impl Prepared {
                 }))
             }
         };
-        ControlPlane { opened, cancel, dialling: Mutex::new(dialling) }
+        ControlPlane { opened, damage, cancel, dialling: Mutex::new(dialling) }
     }
 }
 
@@ -146,6 +170,11 @@ impl Drop for ControlPlane {
 impl ControlPlane {
     pub fn opened(&self) -> Option<Arc<Opened>> {
         self.opened.load_full()
+    }
+
+    /// Why the store can't be read; none where it can, or is still waited for.
+    pub fn damage(&self) -> Option<&str> {
+        self.damage.as_deref()
     }
 
     /// Ends the waiting for a store, and what writes to buckets.
@@ -230,11 +259,25 @@ fn prefix(settings: &Settings) -> &str {
 
 /// What a door says while there is no store.
 pub fn not_open_yet() -> Site {
-    let answer = || async {
-        let text = "the store can't be reached yet; see the log";
-        (StatusCode::SERVICE_UNAVAILABLE, axum::Json(json!({ "error_msg": text })))
-    };
-    Site { router: Router::new().fallback(answer), tls: None }
+    Site { router: unavailable("the store can't be reached yet; see the log".to_owned()), tls: None }
+}
+
+/// Answers everything with 503 and this.
+fn unavailable(text: String) -> Router {
+    let answer =
+        move || async move { (StatusCode::SERVICE_UNAVAILABLE, axum::Json(json!({ "error_msg": text }))) };
+    Router::new().fallback(answer)
+}
+
+/// Whether the store is there and can't be read. One that another process has open is no damage.
+fn is_damage(error: &anyhow::Error) -> bool {
+    error.chain().any(|one| matches!(one.downcast_ref(), Some(store::Error::Corrupt { .. })))
+}
+
+/// Whether there is something to serve without the store.
+fn serves_without(settings: &Settings) -> bool {
+    settings.proxy.is_some()
+        && store::source::disk::Folder::new(&settings.data_dir, &settings.group).has_one()
 }
 
 /// Of a store that is not known yet.
@@ -335,6 +378,7 @@ pub async fn export_once(settings: &Settings) -> anyhow::Result<serde_json::Valu
     let store: Arc<dyn Store> = match open(store)? {
         Opening::Ready(store) => store,
         Opening::Dial(config) => Arc::new(store::etcd::Etcd::open(*config).await?),
+        Opening::Damaged(reason) => anyhow::bail!(reason),
     };
     let exporter = export::Exporter::start(export_config(settings, export)?, store, prove(settings));
     let status = exporter.now().await;

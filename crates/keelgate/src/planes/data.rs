@@ -24,7 +24,7 @@ use proxy::{
 };
 use serde_json::{Map, Value, json};
 use store::source::{Apply, Update};
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::watch};
 
 use crate::settings::{Settings, SourceFrom};
 
@@ -41,6 +41,8 @@ pub struct DataPlane {
     checkers: Arc<Checkers>,
     under: Mutex<Under>,
     last: Mutex<Applied>,
+    /// Whether a configuration has ever been in force.
+    configured: watch::Sender<bool>,
 }
 
 /// What plans are compiled under, besides the snapshot.
@@ -71,11 +73,18 @@ impl DataPlane {
             lasting,
             under: Mutex::new(under),
             last: Mutex::default(),
+            configured: watch::channel(false).0,
         }
     }
 
     pub fn plan(&self) -> Arc<Plan> {
         self.shared.plan.load_full()
+    }
+
+    /// Waits for the first configuration, but no longer than that.
+    pub async fn wait_for_configuration(&self, patience: Duration) {
+        let mut configured = self.configured.subscribe();
+        let _ = tokio::time::timeout(patience, configured.wait_for(|configured| *configured)).await;
     }
 
     /// The upstreams whose nodes are checked.
@@ -116,6 +125,7 @@ impl DataPlane {
         self.swap(&under, &instance, &keyring, (update.snapshot.clone(), rebuild));
         under.instance = Some(instance);
         self.shared.status.set_configured();
+        self.configured.send_replace(true);
         let took = began.elapsed();
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) =
             Applied { took, unreadable: update.rejected.clone() };

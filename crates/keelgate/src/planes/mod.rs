@@ -37,6 +37,9 @@ use crate::{
     settings::{Listener, ProxySettings, Settings},
 };
 
+/// How long what a fallback gives may take to be read and compiled, once it is asked.
+const SOURCES: Duration = Duration::from_secs(2);
+
 /// Everything this process runs.
 pub struct Planes {
     settings: Settings,
@@ -130,13 +133,30 @@ impl Planes {
         };
         let prepared = planes.prepare(settings, None)?;
         planes.commit(prepared).await?;
+        Ok(planes)
+    }
+
+    /// Lets clients in once a configuration is in force. Where none comes in time they are let in all the same, to be
+    /// told so. Fails where an address was taken by another process meanwhile.
+    pub async fn open(&mut self) -> anyhow::Result<()> {
+        if let (Some(engine), Some(data)) = (&mut self.engine, &self.data)
+            && !engine.is_open()
+        {
+            data.wait_for_configuration(self.settings.patience() + SOURCES).await;
+            if !data.plan().is_configured {
+                tracing::error!(
+                    "no configuration could be had yet: requests are answered with 503 until there is one"
+                );
+            }
+            engine.open().context("the proxy")?;
+        }
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
-            role = planes.settings.role.name(),
-            file = %planes.settings.file.display(),
+            role = self.settings.role.name(),
+            file = %self.settings.file.display(),
             "keelgate has started"
         );
-        Ok(planes)
+        Ok(())
     }
 
     /// Applies new settings, all of them or, with an error, none.
@@ -145,6 +165,9 @@ impl Planes {
         let kept = self.kept_store(&settings);
         let prepared = self.prepare(settings, kept)?;
         self.commit(prepared).await?;
+        if self.engine.as_ref().is_some_and(|engine| !engine.is_open()) {
+            self.open().await?;
+        }
         tracing::info!(role = self.settings.role.name(), "the new settings are in force");
         Ok(())
     }
@@ -273,7 +296,7 @@ impl Planes {
             return Ok(Some(under));
         }
         let data = Arc::new(DataPlane::new(under));
-        let engine = Engine::start(config, Listeners::default(), data.shared.clone());
+        let engine = Engine::bind(config, Listeners::default(), data.shared.clone());
         self.engine = Some(engine.context("the proxy")?);
         tokio::spawn(ocsp::run(Arc::downgrade(&data.shared)));
         tokio::spawn(data::follow_secrets(Arc::downgrade(&data)));

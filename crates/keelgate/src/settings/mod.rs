@@ -153,6 +153,14 @@ pub struct DpListenSettings {
     pub tls: Option<(Listener, ServerTls)>,
 }
 
+impl Settings {
+    /// How long a start waits for the authority before something else is served: `startup_grace`, or its default.
+    pub fn patience(&self) -> Duration {
+        let fallback = self.source.as_ref().and_then(|source| source.fallback.as_ref());
+        fallback.map_or(Duration::from_secs(3), |fallback| fallback.startup_grace)
+    }
+}
+
 /// What a control plane writes to buckets.
 #[derive(Clone, Debug)]
 pub struct ExportSettings {

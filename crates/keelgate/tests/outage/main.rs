@@ -4,6 +4,8 @@
 //! |---|---|
 //! | everything around a data plane dies, hangs and comes back | `automatic.rs` |
 //! | a control plane comes back without what it had | `comeback.rs` |
+//! | the first moments of a node, a damaged store, a disk that takes nothing | `beginnings.rs` |
+//! | a backup that moves, or begins anew | `other_buckets.rs` |
 //! | objects in the bucket that nobody should believe | `bad_objects.rs` |
 //! | storage that refuses, fails, hangs | `bad_storage.rs` |
 //! | registries and DNS are dead at a restart | `registries.rs` |
@@ -20,9 +22,11 @@
 mod automatic;
 mod bad_objects;
 mod bad_storage;
+mod beginnings;
 mod comeback;
 mod door;
 mod links;
+mod other_buckets;
 mod registries;
 mod reload;
 mod secret_managers;

@@ -127,7 +127,8 @@ impl Exchange {
             return Ok(self.own(reply));
         }
         if !matched {
-            return Ok(self.own(reply::no_route()));
+            let configured = self.ctx.plan.is_configured;
+            return Ok(self.own(if configured { reply::no_route() } else { reply::no_configuration() }));
         }
         if let Some(body) = self.ctx.body.clone() {
             self.body.replace(body);

@@ -2,7 +2,7 @@
 //!
 //! The rule to know: a socket with connections in its queue is never closed. Each address has one socket per worker
 //! (the kernel spreads connections over them); when workers go, others take their sockets over, and when an address
-//! goes, its queue is emptied first.
+//! goes, its queue is emptied first. Until [`Listeners::open`] clients are refused: a bound socket only keeps others away.
 
 use std::{
     collections::HashMap,
@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::sync::Notify;
 
 use super::{
@@ -46,6 +46,19 @@ impl Listeners {
         let udp = self.udp.missing(config.stream.udp.iter().copied(), workers)?;
         self.tcp.add(tcp);
         self.udp.add(udp);
+        Ok(())
+    }
+
+    /// Opens them to clients. `fresh`: none was open before, and others may have come in between.
+    pub fn open(&self, fresh: bool) -> io::Result<()> {
+        for (address, sockets) in &self.tcp.by_address {
+            if let Some(first) = sockets.first().filter(|_| fresh) {
+                probe::<TcpListener>(first.local_addr()?)?;
+            }
+            for socket in sockets {
+                SockRef::from(&**socket).listen(BACKLOG).map_err(|e| name(*address, &e))?;
+            }
+        }
         Ok(())
     }
 
@@ -148,7 +161,6 @@ impl Listens for TcpListener {
         let socket = <Self as Listens>::socket(address)?;
         socket.set_reuse_port(true)?;
         socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
         Ok(socket.into())
     }
 

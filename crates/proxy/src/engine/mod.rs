@@ -82,6 +82,10 @@ pub struct Engine {
     leaving: Vec<Handle>,
     log: Log,
     stream_log: Log,
+    /// The configuration in force; none before the first.
+    config: Option<(Arc<Config>, tls::Acceptor)>,
+    /// Whether clients are let in.
+    is_open: bool,
 }
 
 struct Handle {
@@ -92,6 +96,13 @@ struct Handle {
 impl Engine {
     /// Listens and serves.
     pub fn start(config: Config, listeners: Listeners, shared: Arc<Shared>) -> Result<Self> {
+        let mut engine = Self::bind(config, listeners, shared)?;
+        engine.open()?;
+        Ok(engine)
+    }
+
+    /// Takes its addresses, and lets nobody in before [`Engine::open`]: whoever connects is refused.
+    pub fn bind(config: Config, listeners: Listeners, shared: Arc<Shared>) -> Result<Self> {
         let mut engine = Self {
             shared,
             listeners,
@@ -100,9 +111,26 @@ impl Engine {
             leaving: vec![],
             log: Log::default(),
             stream_log: Log::default(),
+            config: None,
+            is_open: false,
         };
         engine.reconfigure(config)?;
         Ok(engine)
+    }
+
+    /// Lets clients in, if they are not yet. An error names the address that another process has taken meanwhile.
+    pub fn open(&mut self) -> Result<()> {
+        if !self.is_open {
+            self.listeners.open(true)?;
+            self.is_open = true;
+            self.employ()?;
+            self.shared.status.set_open();
+        }
+        Ok(())
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.is_open
     }
 
     /// Serves by another configuration. After an error everything is as it was.
@@ -111,6 +139,9 @@ impl Engine {
         let acceptor = tls::Acceptor::new(config.fallback_sni.as_deref()).map_err(Error::other)?;
         self.listeners.prepare(&config, count)?;
         self.quic.prepare(&config.quic)?;
+        if self.is_open {
+            self.listeners.open(false)?;
+        }
         let log = self.log.prepare(config.access_log.as_ref().and(config.access_log_file.as_deref()))?;
         let stream = &config.stream;
         let stream_log =
@@ -118,14 +149,27 @@ impl Engine {
         let retired = (self.log.replace(log), self.stream_log.replace(stream_log));
         self.listeners.retain(&config);
         self.quic.retain(&config.quic);
-        let config = Arc::new(config);
-        let assigned = self.listeners.assign(&config, count);
+        self.config = Some((Arc::new(config), acceptor));
+        self.employ()?;
+        // Its last lines are written by its own thread, once no worker holds it any more.
+        drop(retired);
+        Ok(())
+    }
+
+    /// Tells every worker what to do, and has as many as there should be.
+    fn employ(&mut self) -> Result<()> {
+        let Some((config, acceptor)) = &self.config else { return Ok(()) };
+        let count = config.workers.max(1);
+        let assigned = match self.is_open {
+            true => self.listeners.assign(config, count),
+            false => (0..count).map(|_| listen::Assignment::default()).collect(),
+        };
         self.shared.status.expect(count);
         for (id, sockets) in assigned.into_iter().enumerate() {
-            let (config, acceptor) = (Arc::clone(&config), acceptor.clone());
+            let (config, acceptor) = (Arc::clone(config), acceptor.clone());
             let (log, stream_log) = (self.log.sink(), self.stream_log.sink());
             // The first worker is always there.
-            let quic = if id == 0 { self.quic.all() } else { vec![] };
+            let quic = if id == 0 && self.is_open { self.quic.all() } else { vec![] };
             let orders = Box::new(Orders { config, sockets, quic, acceptor, log, stream_log });
             match self.workers.get(id) {
                 Some(worker) => {
@@ -139,8 +183,6 @@ impl Engine {
             let _ = worker.commands.send(Command::Retire);
             self.leaving.push(worker);
         }
-        // Its last lines are written by its own thread, once no worker holds it any more.
-        drop(retired);
         Ok(())
     }
 

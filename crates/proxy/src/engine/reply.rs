@@ -15,6 +15,18 @@ pub fn no_route() -> Reply {
     reply
 }
 
+/// The answer while no configuration has ever been in force: a route that is missing then is no route that is not
+/// there.
+pub fn no_configuration() -> Reply {
+    const BODY: &[u8] =
+        b"{\"error_msg\":\"503 no configuration yet: nothing has been received since the start\"}\n";
+    let mut reply =
+        Reply { status: StatusCode::SERVICE_UNAVAILABLE, body: Bytes::from_static(BODY), ..Reply::default() };
+    reply.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    reply.headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    reply
+}
+
 /// The page nginx and APISIX show for an error.
 pub fn error(status: StatusCode) -> Reply {
     let title = format!("{} {}", status.as_u16(), reason(status));

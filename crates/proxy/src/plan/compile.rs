@@ -72,7 +72,9 @@ pub fn compile(input: &Input<'_>, previous: Option<&Plan>) -> (Plan, Report) {
     while let Some(key) = work.due.pop_first() {
         work.settle(&key);
     }
-    work.finish()
+    let (mut plan, report) = work.finish();
+    plan.is_configured = true;
+    (plan, report)
 }
 
 /// A plan that begins as `previous` ends.

@@ -44,6 +44,8 @@ const MOST_JOINED: usize = 65_536;
 pub struct Plan {
     /// What it was compiled from.
     pub snapshot: Snapshot,
+    /// Whether it was compiled at all: before the first configuration nobody can say what there is not.
+    pub is_configured: bool,
     pub router: Router<Route>,
     /// How requests are matched.
     pub routing: Routing,
@@ -118,6 +120,7 @@ impl Plan {
     fn share(&self) -> Self {
         Self {
             snapshot: self.snapshot.clone(),
+            is_configured: self.is_configured,
             router: self.router.clone(),
             routing: self.routing,
             streams: self.streams.clone(),

@@ -173,7 +173,10 @@ fn open(path: &Path) -> Result<Database, Error> {
     // All of it is read here anyway, and what is damaged is better found now than in an outage.
     builder.set_cache_size(CACHE).set_check_integrity_on_open(true);
     FileBackend::new(file).and_then(|file| builder.create_with_backend(file)).map_err(|error| match error {
-        DatabaseError::Storage(StorageError::Io(error)) if error.kind() != io::ErrorKind::InvalidData => {
+        // A file that ends too early is as good as one with nonsense in it.
+        DatabaseError::Storage(StorageError::Io(error))
+            if !matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+        {
             unavailable(path, error)
         }
         error @ (DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch) => {
