@@ -5,6 +5,7 @@
 //! on, an idle connection is never closed under a client that may just be sending.
 
 mod http2;
+mod rest;
 
 use std::{
     cell::{Cell, RefCell},
@@ -26,6 +27,8 @@ use tokio::{
     time::timeout,
 };
 use tokio_rustls::server::TlsStream;
+
+use rest::Rest;
 
 use super::{
     config::Listener,
@@ -80,6 +83,10 @@ pub struct Client {
     next: Cell<Words>,
     /// The status of that word, which is kept back and said as we say it.
     unreadable: Cell<Option<StatusCode>>,
+    /// Of a body whose request has been answered. Only with HTTP/1.
+    rest: RefCell<Option<Box<Rest>>>,
+    /// Whether nobody knows where another request would begin. Only with HTTP/1.
+    spent: Cell<bool>,
     counted: Connection,
 }
 
@@ -123,6 +130,8 @@ impl Client {
             blocked: Cell::new(false),
             next: Cell::new(Words::Hypers),
             unreadable: Cell::new(None),
+            rest: RefCell::new(None),
+            spent: Cell::new(false),
             counted,
             worker,
         }
@@ -130,6 +139,9 @@ impl Client {
 
     /// A request's head has been read.
     pub fn begin(&self, version: Version) {
+        if self.has_rest() {
+            self.end_rest();
+        }
         self.active.set(self.active.get() + 1);
         self.begun.set(self.begun.get().wrapping_add(1));
         self.in_head.set(false);
@@ -149,7 +161,11 @@ impl Client {
     pub fn finish(&self, now: Instant) {
         self.active.set(self.active.get().saturating_sub(1));
         if self.active.get() == 0 {
-            self.timer.arm(now, self.patience());
+            if self.has_rest() {
+                self.timer.disarm();
+            } else {
+                self.timer.arm(now, self.patience());
+            }
             self.counted.is(State::Waiting);
         }
     }
@@ -163,7 +179,7 @@ impl Client {
 
     /// Something was read: between requests, the beginning of a head.
     pub fn has_read(&self) {
-        if self.active.get() == 0 && !self.in_head.get() && !self.http2.get() {
+        if self.active.get() == 0 && !self.in_head.get() && !self.http2.get() && !self.has_rest() {
             self.in_head.set(true);
             self.counted.is(State::Reading);
             let now = Instant::now();
@@ -350,7 +366,8 @@ async fn serve_http1(client: Rc<Client>, stream: Watched) {
         if client.timer.poll_fired(cx) {
             return Poll::Ready(false);
         }
-        if client.worker.is_stopping() && !std::mem::replace(&mut closing, true) {
+        let ends = client.worker.is_stopping() || client.is_spent();
+        if ends && !std::mem::replace(&mut closing, true) {
             // What has arrived already is served before the connection counts as idle.
             if Pin::new(&mut connection).poll(cx).is_ready() {
                 return Poll::Ready(true);
@@ -358,7 +375,11 @@ async fn serve_http1(client: Rc<Client>, stream: Watched) {
             Pin::new(&mut connection).graceful_shutdown();
         }
         // After an error too hyper has said what there was to say.
-        Pin::new(&mut connection).poll(cx).map(|_| true)
+        let poll = Pin::new(&mut connection).poll(cx).map(|_| true);
+        if poll.is_pending() {
+            client.poll_rest(cx);
+        }
+        poll
     })
     .await;
     // Taken in any case: it holds the connection it lies in.

@@ -20,7 +20,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::Frame;
 
 use super::{
@@ -52,6 +52,8 @@ pub struct Exchange {
     attempted: Duration,
     /// Whether a response was given to the client's connection.
     responded: bool,
+    /// Whether the client's connection takes another request once the rest of this one's body has been read.
+    stays: bool,
     /// Whether the last frame has gone by.
     through: bool,
     /// Whether `Upgrade` goes to the upstream.
@@ -186,6 +188,9 @@ impl Exchange {
     fn respond(mut self: Box<Self>, answer: Answer) -> Response<Body> {
         self.gateway_headers();
         chain::header_filter(&mut self.ctx);
+        if self.body.is_open() || self.body.is_trailed() {
+            self.part();
+        }
         // An upstream's answer has the upstream's `Date`, or none: as with nginx's `proxy_pass_header Date`.
         if matches!(answer, Answer::Own(_)) {
             self.ctx.response.headers.entry(header::DATE).or_insert_with(|| self.client.worker.date());
@@ -248,6 +253,25 @@ impl Exchange {
         {
             self.ctx.response.headers.insert(UPSTREAM_STATUS, all);
         }
+    }
+
+    /// Decides what becomes of a connection over HTTP/1 whose request has not been read to its end, or ended in doubt.
+    #[cold]
+    fn part(&mut self) {
+        let (request, response) = (&self.ctx.request, &mut self.ctx.response);
+        if response.status == StatusCode::SWITCHING_PROTOCOLS {
+            return;
+        }
+        // Who waits to be told whether to send a body may not send it now, and neither of us could know.
+        let waits = request.headers.contains_key(header::EXPECT) && self.body.is_untouched();
+        if waits || self.body.is_trailed() {
+            response.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        let asked = match request.version {
+            Version::HTTP_11 => !says(&request.headers, b"close"),
+            _ => says(&request.headers, b"keep-alive"),
+        };
+        self.stays = asked && !says(&response.headers, b"close");
     }
 
     /// Whether the log phase looks at the response's headers.
@@ -360,4 +384,10 @@ impl Exchange {
     fn is_modern(&self) -> bool {
         self.ctx.request.version >= Version::HTTP_11
     }
+}
+
+/// Whether `Connection` has this token.
+fn says(headers: &HeaderMap, token: &[u8]) -> bool {
+    let lists = headers.get_all(header::CONNECTION).iter();
+    lists.flat_map(|list| check::tokens(list.as_bytes())).any(|one| one.eq_ignore_ascii_case(token))
 }

@@ -13,6 +13,7 @@ mod protocols;
 mod proxied;
 mod smuggling;
 mod strict;
+mod unread;
 
 use std::{
     io::{Read as _, Write as _},

@@ -85,6 +85,7 @@ const CASES: &[(&str, &str, Fate)] = &[
         "5\r\nhello\r\n0\r\nTransfer-Encoding: x\r\nContent-Length: 9\r\n\r\n",
         Sent("hello"),
     ),
+    ("Transfer-Encoding: chunked", "5\r\nhello\r\n0\r\n\n", Cut),
     // Names, values, lines.
     ("Content-Length: 0\r\n\u{0}X: y", "", BAD),
     ("Content-Length: 0\r\nX\u{0}: y", "", BAD),
@@ -132,6 +133,36 @@ fn no_request_hides_in_another() {
                 assert!(upstream.seen().is_empty(), "{case}: {:?}", upstream.seen());
             }
         }
+    }
+}
+
+/// Who takes a bare line feed for the end of the trailers, and sends another request behind them, gets no answer to the
+/// wrong one: the connection ends.
+#[test]
+fn nothing_follows_trailers() {
+    for end in ["X: 1\r\n\r\n", "X: 1\n\n", "X: 1\n\r\n", "X: 1\r\n\n"] {
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let (body, two) = (format!("5\r\nhello\r\n0\r\n{end}"), HIDDEN.repeat(2));
+        let upstream = Strict::start();
+        let gateway = Gateway::to(&upstream.node);
+        let mut wire = gateway.wire();
+        wire.say(&format!("{head}{body}{two}"));
+        let answer = wire.rest();
+        assert!(
+            answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"),
+            "{end:?}: {answer}"
+        );
+        assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{end:?}: {answer}");
+        assert_eq!(upstream.seen().len(), 1, "{end:?}: {:?}", upstream.seen());
+        // Nor where the answer came first.
+        let gateway = Gateway::start(&[]);
+        let mut wire = gateway.wire();
+        wire.say(head);
+        assert!(wire.until("Not Found\"}\n").starts_with("HTTP/1.1 404"), "{end:?}");
+        wire.try_say(&format!("{body}{two}"));
+        let rest = wire.rest();
+        assert!(rest.is_empty() || rest.starts_with("HTTP/1.1 400"), "{end:?}: {rest}");
+        assert!(rest.matches("HTTP/1.1").count() < 2, "{end:?}: {rest}");
     }
 }
 

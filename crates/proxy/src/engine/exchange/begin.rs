@@ -22,6 +22,9 @@ impl Exchange {
         client: &Rc<Client>,
         request: Request<B>,
     ) -> Result<Box<Self>, Refusal> {
+        if client.is_spent() {
+            return Err(Refusal::BAD_REQUEST);
+        }
         let (mut parts, incoming) = request.into_parts();
         let uri = parts.uri.into_parts();
         let authority = uri.authority.as_ref().map(Authority::as_str);
@@ -42,6 +45,7 @@ impl Exchange {
         (head.version, head.scheme) = (parts.version, client.scheme);
         let body = RequestBody::new(
             incoming.into(),
+            parts.version,
             config.limits.body,
             &worker.timers,
             config.timeouts.client_body,
@@ -60,6 +64,7 @@ impl Exchange {
             limits: Limits { send: timeouts.send, read: timeouts.read },
             attempted: Duration::ZERO,
             responded: false,
+            stays: false,
             through: false,
             upgrade: false,
             commands: None,

@@ -169,7 +169,8 @@ fn drop_named(headers: &mut HeaderMap) {
     }
 }
 
-fn tokens(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+/// What a list names.
+pub(super) fn tokens(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|&b| b == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
 }
 

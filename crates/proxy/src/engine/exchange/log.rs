@@ -82,6 +82,16 @@ impl Exchange {
         }
     }
 
+    /// The client's connection goes on behind the body of this request.
+    #[cold]
+    fn let_stay(&mut self) {
+        if self.body.is_trailed() {
+            self.client.spend();
+        } else if let Some(body) = self.body.take_open() {
+            self.client.read_on(body);
+        }
+    }
+
     /// What went over the client's connection, heads included.
     fn sum_up(&mut self) {
         let request = head_size(&self.ctx.request.headers) + self.ctx.request.target().len() as u64 + 16;
@@ -110,6 +120,9 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         self.finish();
+        if self.stays {
+            self.let_stay();
+        }
         self.client.finish(Instant::now());
     }
 }

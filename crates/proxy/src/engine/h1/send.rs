@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
-use http::HeaderMap;
+use http::{HeaderMap, Version};
 use http_body::{Body as _, Frame};
 use tokio::io::AsyncWrite;
 
@@ -41,6 +41,10 @@ pub struct RequestBody {
     whole: bool,
     /// How long the client may be silent.
     pace: Option<(Timer, Duration)>,
+    /// Whether it comes over HTTP/1.
+    http1: bool,
+    /// Whether fields came after it, over HTTP/1.
+    trailed: bool,
     /// Bytes taken from the client.
     pub received: u64,
 }
@@ -68,12 +72,40 @@ pub enum Next {
 impl RequestBody {
     /// A body of at most `limit` bytes; zero: of any length.
     /// The client must not be silent for longer than `silence`.
-    pub fn new(body: Incoming, limit: u64, timers: &Rc<Timers>, silence: Duration) -> Self {
+    pub fn new(body: Incoming, version: Version, limit: u64, timers: &Rc<Timers>, silence: Duration) -> Self {
         if body.is_end_stream() {
             return Self::from(Source::Empty, u64::MAX);
         }
         let (source, pace) = (Source::Stream(body), Some((timers.timer(), silence)));
-        Self { pace, ..Self::from(source, if limit == 0 { u64::MAX } else { limit }) }
+        let http1 = version < Version::HTTP_2;
+        Self { pace, http1, ..Self::from(source, if limit == 0 { u64::MAX } else { limit }) }
+    }
+
+    /// Whether the client may still be sending it, over HTTP/1.
+    pub fn is_open(&self) -> bool {
+        self.http1 && matches!(self.source, Source::Stream(_))
+    }
+
+    /// Whether nobody has asked for any of it yet.
+    pub fn is_untouched(&self) -> bool {
+        self.received == 0 && !self.pace.as_ref().is_some_and(|(timer, _)| timer.is_armed())
+    }
+
+    /// Whether fields came after it, over HTTP/1. Where those end may be said so that two readers differ: hyper takes
+    /// any lines up to an empty one that ends in CRLF, and looks at them only up to one that ends in LF alone.
+    pub fn is_trailed(&self) -> bool {
+        self.trailed
+    }
+
+    /// What the client may still be sending, over HTTP/1.
+    pub fn take_open(&mut self) -> Option<Incoming> {
+        if !self.is_open() {
+            return None;
+        }
+        match std::mem::replace(&mut self.source, Source::Empty) {
+            Source::Stream(body) => Some(body),
+            Source::Empty | Source::Whole(_) => None,
+        }
     }
 
     fn from(source: Source, allowance: u64) -> Self {
@@ -86,6 +118,8 @@ impl RequestBody {
             given: 0,
             whole: true,
             pace: None,
+            http1: false,
+            trailed: false,
             received: 0,
         }
     }
@@ -93,7 +127,8 @@ impl RequestBody {
     /// Replaces what is left by `body`, which a plugin has read or made.
     pub fn replace(&mut self, body: Bytes) {
         let source = if body.is_empty() { Source::Empty } else { Source::Whole(body) };
-        *self = Self { received: self.received, ..Self::from(source, u64::MAX) };
+        let (received, trailed) = (self.received, self.trailed);
+        *self = Self { received, trailed, ..Self::from(source, u64::MAX) };
     }
 
     /// The length of what [`RequestBody::poll_next`] will give, where it is known before that.
@@ -144,7 +179,9 @@ impl RequestBody {
 
     /// Takes what is left of it, to be sent apart from the response, however slowly the client sends it.
     pub fn split_off(&mut self) -> Self {
-        let emptied = Self { received: self.received, ..Self::from(Source::Empty, 0) };
+        // How it ends is not learnt here.
+        let (received, trailed) = (self.received, self.http1);
+        let emptied = Self { received, trailed, ..Self::from(Source::Empty, 0) };
         Self { received: 0, pace: None, ..std::mem::replace(self, emptied) }
     }
 
@@ -165,6 +202,10 @@ impl RequestBody {
                     Ok(data) => data,
                     Err(frame) => {
                         let trailers = frame.into_trailers().unwrap_or_default();
+                        self.trailed = self.http1;
+                        if self.http1 && trailers.is_empty() {
+                            return Poll::Ready(Err(Error::MalformedBody));
+                        }
                         return Poll::Ready(Ok(Next::Trailers(harmless(trailers))));
                     }
                 },
@@ -202,7 +243,7 @@ impl From<hyper::body::Incoming> for Incoming {
 }
 
 impl Incoming {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         match self {
             Self::Hyper(body) => {
                 Pin::new(body).poll_frame(cx).map(|frame| Some(frame?.map_err(|error| broken(&error))))
