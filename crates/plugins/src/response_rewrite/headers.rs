@@ -1,6 +1,9 @@
 //! What `response-rewrite` does to headers: add, then set, then remove.
 
-use http::{HeaderName, HeaderValue};
+use http::{
+    HeaderName, HeaderValue,
+    header::{CONTENT_LENGTH, TRANSFER_ENCODING},
+};
 use proxy::{ctx::Ctx, vars::Template};
 use serde_json::{Map, Value};
 
@@ -18,7 +21,7 @@ impl Headers {
     pub fn new(conf: Map<String, Value>) -> Result<Self, String> {
         if header::is_short(&conf) {
             header::check(&conf)?;
-            return Ok(Self { set: set(conf)?, ..Self::default() });
+            return Ok(Self { set: set(conf)?, ..Self::default() }.without_framing());
         }
         let mut headers = Self::default();
         for (key, value) in conf {
@@ -32,7 +35,22 @@ impl Headers {
                 _ => {}
             }
         }
-        Ok(headers)
+        Ok(headers.without_framing())
+    }
+
+    /// Where a body ends is not theirs to say: whoever sends it knows.
+    fn without_framing(mut self) -> Self {
+        let is_framing = |name: &HeaderName| [CONTENT_LENGTH, TRANSFER_ENCODING].contains(name);
+        for list in [&mut self.add, &mut self.set] {
+            list.retain(|(name, _)| {
+                let stays = !is_framing(name);
+                if !stays {
+                    tracing::warn!(%name, "response-rewrite: a header that frames the body is passed over");
+                }
+                stays
+            });
+        }
+        self
     }
 
     pub fn apply(&self, ctx: &mut Ctx) {

@@ -192,3 +192,15 @@ fn what_is_refused() {
     assert!(refused::<ResponseRewrite>(both).ends_with("value wasn't supposed to match schema"));
     plugin::<ResponseRewrite>(json!({"body": "$secret://vault/1/a", "body_base64": true}));
 }
+
+#[test]
+fn headers_that_frame_the_body_are_passed_over() {
+    let short = json!({ "headers": { "Content-Length": "3", "X-One": "1" } });
+    let set = json!({ "headers": { "set": { "Transfer-Encoding": "chunked", "content-length": 5, "X-One": "1" } } });
+    let add = json!({ "headers": { "add": ["Transfer-Encoding: gzip", "Content-Length: 3", "X-One: 1"] } });
+    for conf in [short, set, add] {
+        let headers = head(conf.clone(), &[("content-length", "4")]);
+        assert!(headers["content-length"] == "4" && headers["x-one"] == "1", "{conf}: {headers:?}");
+        assert_eq!(headers.len(), 2, "{conf}: {headers:?}");
+    }
+}
