@@ -27,9 +27,32 @@ pub struct Head {
 
 impl Head {
     /// One that was received otherwise than by HTTP/1.
-    pub fn new(status: StatusCode, headers: HeaderMap) -> Self {
+    pub fn new(status: StatusCode, mut headers: HeaderMap) -> Self {
+        let ours: SmallVec<[HeaderName; 2]> =
+            headers.keys().filter(|name| is_for_gateway(name)).cloned().collect();
+        for name in ours {
+            headers.remove(name);
+        }
         Self { status, headers, keep_alive: true }
     }
+}
+
+/// Whether `Upgrade` belongs to a response: RFC 9110, section 7.8.
+fn speaks_of_upgrades(status: StatusCode) -> bool {
+    matches!(status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED)
+}
+
+/// What an upstream says to nginx alone, and nginx does not pass on: the default of `proxy_hide_header`.
+fn is_for_gateway(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "x-accel-buffering"
+            | "x-accel-charset"
+            | "x-accel-expires"
+            | "x-accel-limit-rate"
+            | "x-accel-redirect"
+            | "x-pad"
+    )
 }
 
 /// Where a response's body ends.
@@ -121,11 +144,10 @@ fn parse_one(buffer: &mut BytesMut, method: &Method) -> Result<Option<(Head, Fra
     }
     let mut slots = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut response = httparse::Response::new(&mut []);
-    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
-        &mut response,
-        buffer,
-        &mut slots,
-    );
+    let mut config = httparse::ParserConfig::default();
+    // RFC 9112, section 5.1: a proxy takes the space away.
+    config.allow_spaces_after_header_name_in_responses(true);
+    let parsed = config.parse_response_with_uninit_headers(&mut response, buffer, &mut slots);
     let end = match parsed {
         Ok(httparse::Status::Complete(end)) if end <= MAX_HEAD => end,
         Ok(httparse::Status::Complete(_)) => return Err(Error::Malformed("its head is too long")),
@@ -145,8 +167,12 @@ fn parse_one(buffer: &mut BytesMut, method: &Method) -> Result<Option<(Head, Fra
     let places: SmallVec<[_; 32]> =
         response.headers.iter().map(|field| (place(field.name.as_bytes()), place(field.value))).collect();
     let head = buffer.split_to(end).freeze();
-    for (name, value) in places {
-        let name = HeaderName::from_bytes(&head[name]).map_err(|_| Fields::MALFORMED)?;
+    for (place, value) in places {
+        let name = HeaderName::from_bytes(&head[place.clone()]).map_err(|_| Fields::MALFORMED)?;
+        let spaced = head.get(place.end) != Some(&b':');
+        if spaced && matches!(name, header::CONTENT_LENGTH | header::TRANSFER_ENCODING) {
+            return Err(Fields::MALFORMED);
+        }
         fields.add(name, head.slice(value))?;
     }
     fields.finish(method).map(Some)
@@ -183,8 +209,8 @@ impl Fields {
                 self.add_connection(&value);
                 return Ok(());
             }
-            header::UPGRADE if self.head.status != StatusCode::SWITCHING_PROTOCOLS => return Ok(()),
-            _ if name == KEEP_ALIVE || name == PROXY_CONNECTION => return Ok(()),
+            header::UPGRADE if !speaks_of_upgrades(self.head.status) => return Ok(()),
+            _ if name == KEEP_ALIVE || name == PROXY_CONNECTION || is_for_gateway(&name) => return Ok(()),
             _ => {}
         }
         self.head.headers.try_append(name, value).map_err(|_| Self::MALFORMED)?;

@@ -49,7 +49,9 @@ fn what_could_be_read_in_two_ways_is_refused() {
         "bad\u{0}: 1",
         "a: 1\r b: 2",
         "a: 1\r\n b: 2",
-        "a : 1",
+        "content-length : 5",
+        "content-length\t: 5",
+        "transfer-encoding : chunked",
         ": 1",
         "a: \u{0}",
     ] {
@@ -71,6 +73,27 @@ fn a_status_line_is_one_from_its_first_byte() {
     let long = format!("HTTP/1.1 200 OK\r\na: {}\r\n\r\n", "x".repeat(MAX_HEAD));
     assert!(read(&long, &Method::GET).is_err());
     assert!(read(&long[..long.len() - 4], &Method::GET).is_err());
+}
+
+/// RFC 9112, section 5.1.
+#[test]
+fn a_space_before_a_colon_is_taken_away() {
+    let (head, _) = read("HTTP/1.1 200 OK\r\nX-F : a\r\nX-G\t: b\r\n\r\n", &Method::GET).unwrap().unwrap();
+    assert!(head.headers["x-f"] == "a" && head.headers["x-g"] == "b", "{head:?}");
+}
+
+#[test]
+fn what_is_said_to_the_gateway_goes_no_further() {
+    let fields = "X-Accel-Redirect: /a\r\nX-Accel-Buffering: no\r\nX-Accel-Expires: 1\r\nX-Accel-Limit-Rate: 1\r\n\
+                  X-Accel-Charset: x\r\nX-Pad: avoid browser bug\r\nX-Accel-Own: 1";
+    let (head, _) = read(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n"), &Method::GET).unwrap().unwrap();
+    assert_eq!(head.headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-accel-own"]);
+    let head = Head::new(StatusCode::OK, head.headers);
+    assert_eq!(head.headers.len(), 1);
+    let headers = HeaderMap::from_iter([(HeaderName::from_static("x-pad"), HeaderValue::from_static("a"))]);
+    assert!(Head::new(StatusCode::OK, headers).headers.is_empty());
+    let (head, _) = read("HTTP/1.1 426 X\r\nUpgrade: TLS/1.0\r\n\r\n", &Method::GET).unwrap().unwrap();
+    assert_eq!(head.headers["upgrade"], "TLS/1.0");
 }
 
 #[test]
