@@ -76,6 +76,11 @@ impl Client {
     pub async fn begin(&mut self, method: Method, path: &str) -> Result<Exchange> {
         let uri = format!("https://{}{path}", self.name);
         let request = Request::builder().method(method).uri(uri).body(())?;
+        self.begin_with(request).await
+    }
+
+    /// Sends this head of a request as it is, with a target in absolute form.
+    pub async fn begin_with(&mut self, request: Request<()>) -> Result<Exchange> {
         let (up, down) = self.sender.send_request(request).await?.split();
         Ok(Exchange { up, down })
     }

@@ -61,6 +61,63 @@ async fn requests_go_through_as_with_the_other_versions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_is_malformed_is_no_request() {
+    let (upstream, ca) = (Upstream::start(), Ca::new("test"));
+    let (_gateway, address) = gateway(&upstream, &ca);
+    let mut client = Client::connect(address, "a.test", &ca.pem()).await.unwrap();
+    for fields in [
+        &[("content-length", "3"), ("content-length", "4")][..],
+        &[("content-length", "+3")],
+        &[("content-length", "")],
+        &[("connection", "close")],
+        &[("keep-alive", "x")],
+        &[("proxy-connection", "x")],
+        &[("transfer-encoding", "chunked")],
+        &[("upgrade", "websocket")],
+        &[("te", "gzip")],
+    ] {
+        let mut request = http::Request::post("https://a.test/anything").body(()).unwrap();
+        for (name, value) in fields {
+            request.headers_mut().append(*name, value.parse().unwrap());
+        }
+        let mut exchange = client.begin_with(request).await.unwrap();
+        let _ = exchange.write("abc").await;
+        let _ = exchange.end().await;
+        assert!(exchange.head().await.is_err(), "{fields:?}");
+    }
+    assert_eq!(upstream.requests(), 0);
+    // It costs its request alone.
+    let mut request = http::Request::post("https://a.test/anything").body(()).unwrap();
+    for (name, value) in [("content-length", "3"), ("content-length", "3"), ("te", "trailers")] {
+        request.headers_mut().append(name, value.parse().unwrap());
+    }
+    let mut exchange = client.begin_with(request).await.unwrap();
+    exchange.write("abc").await.unwrap();
+    exchange.end().await.unwrap();
+    assert_eq!(exchange.head().await.unwrap().status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_nothing_of_a_response_loses_it() {
+    let (upstream, ca) = (Upstream::start(), Ca::new("test"));
+    let address: SocketAddr = (Ipv4Addr::LOCALHOST, testkit::ports::free()).into();
+    let resources = [route(&upstream.node()), ("ssls/1", ssl(&ca, "a.test"))];
+    let _gateway = Gateway::with(&resources, |config| {
+        config.quic.push(address);
+        config.timeouts.send = Duration::from_millis(300);
+    });
+    let mut client = Client::connect(address, "a.test", &ca.pem()).await.unwrap();
+    let mut exchange = client.begin(Method::GET, "/bytes/90000000").await.unwrap();
+    exchange.end().await.unwrap();
+    assert_eq!(exchange.head().await.unwrap().status(), 200);
+    eventually(SOON, "the upstream's connection to be closed", async || {
+        expect(upstream.open() == 0, upstream.open())
+    })
+    .await;
+    assert_eq!(client.get("/get").await.unwrap().status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_body_streams_both_ways_at_once() {
     let (upstream, ca) = (Upstream::start(), Ca::new("test"));
     let (_gateway, address) = gateway(&upstream, &ca);

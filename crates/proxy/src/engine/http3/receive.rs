@@ -9,13 +9,30 @@ use std::{
 
 use bytes::{Buf as _, Bytes};
 use h3::server::RequestStream;
-use http::{HeaderMap, Method, Request, header};
+use http::{HeaderMap, HeaderValue, Method, Request, header};
 use http_body::{Frame, SizeHint};
 use tokio::time::timeout;
 
-use super::super::h1::Error;
+use super::super::{
+    forward_head::{KEEP_ALIVE, PROXY_CONNECTION},
+    h1::Error,
+};
 
 type Stream = RequestStream<h3_quinn::RecvStream, Bytes>;
+
+/// Whether the fields of a request may stand there: RFC 9114, sections 4.1.2 and 4.2.
+pub fn is_well_formed(headers: &HeaderMap) -> bool {
+    let is_number =
+        |length: &HeaderValue| !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit);
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let first = lengths.next();
+    let one_length = first.is_none_or(is_number) && lengths.all(|other| Some(other) == first);
+    let of_connections =
+        [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE, KEEP_ALIVE, PROXY_CONNECTION];
+    one_length
+        && !of_connections.iter().any(|name| headers.contains_key(name))
+        && headers.get_all(header::TE).iter().all(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"))
+}
 
 /// A body on its way.
 pub struct Received {

@@ -21,7 +21,7 @@ use super::{
         timer::Timer,
         worker::Worker,
     },
-    receive::Received,
+    receive::{self, Received},
     tls,
 };
 use crate::tls::Handshake;
@@ -106,15 +106,24 @@ async fn serve(client: Rc<Client>, resolver: RequestResolver<h3_quinn::Connectio
             return;
         }
     };
-    let (mut sender, receiver) = stream.split();
-    let patience = client.worker.config().timeouts.client_body;
+    let (mut sender, mut receiver) = stream.split();
+    if !receive::is_well_formed(request.headers()) {
+        tracing::debug!(client = %client.peer, "a request is malformed");
+        receiver.stop_sending(Code::H3_MESSAGE_ERROR);
+        sender.stop_stream(Code::H3_MESSAGE_ERROR);
+        return;
+    }
+    let (patience, pace) = {
+        let timeouts = client.worker.config().timeouts;
+        (timeouts.client_body, timeouts.send)
+    };
     let Ok(body) = Received::new(receiver, &request, patience).await else {
         sender.stop_stream(Code::H3_REQUEST_INCOMPLETE);
         return;
     };
     let request = request.map(|()| Incoming::Boxed(Box::new(body)));
     let answered = match exchange::serve(client, request).await {
-        Ok(response) => answer(&mut sender, response).await,
+        Ok(response) => answer(&mut sender, response, pace).await,
         Err(_) => Err(()),
     };
     if answered.is_err() {
@@ -123,22 +132,33 @@ async fn serve(client: Rc<Client>, resolver: RequestResolver<h3_quinn::Connectio
 }
 
 /// Sends a response to its end; an error where it broke off, on whichever side.
-async fn answer(sender: &mut Sender, response: Response<Body>) -> Result<(), ()> {
+async fn answer(sender: &mut Sender, response: Response<Body>, pace: Duration) -> Result<(), ()> {
     let (mut head, mut body) = response.into_parts();
     complete(&mut head.headers, &body);
-    sender.send_response(Response::from_parts(head, ())).await.map_err(drop)?;
+    taken(pace, 0, sender.send_response(Response::from_parts(head, ()))).await?;
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
         let frame = frame.map_err(|_: Error| ())?;
         match frame.into_data() {
-            Ok(data) => sender.send_data(data).await.map_err(drop)?,
+            Ok(data) => taken(pace, data.len(), sender.send_data(data)).await?,
             Err(frame) => {
                 let trailers = frame.into_trailers().unwrap_or_default();
-                sender.send_trailers(trailers).await.map_err(drop)?;
+                taken(pace, 0, sender.send_trailers(trailers)).await?;
                 break;
             }
         }
     }
-    sender.finish().await.map_err(drop)
+    taken(pace, 0, sender.finish()).await
+}
+
+/// Sends so many bytes; an error where the client does not take each 8 KiB of them in time, or at all.
+async fn taken<E>(
+    pace: Duration,
+    size: usize,
+    sending: impl Future<Output = Result<(), E>>,
+) -> Result<(), ()> {
+    const CHUNK: usize = 8 * 1024;
+    let times = u32::try_from(size / CHUNK + 1).unwrap_or(u32::MAX);
+    timeout(pace.saturating_mul(times), sending).await.map_err(drop)?.map_err(drop)
 }
 
 /// What hyper sees to for the other versions.
