@@ -19,6 +19,7 @@ use super::{
 use crate::ctx::Ctx;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 pub const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 pub const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -79,9 +80,8 @@ pub fn write(out: &mut Vec<u8>, ctx: &Ctx, client: &Client, host: &[u8], framing
         }
         Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
     }
-    if upgrade && let Some(protocol) = request.headers.get(header::UPGRADE) {
-        write_field(out, "upgrade", protocol.as_bytes());
-        out.extend_from_slice(b"connection: upgrade\r\n");
+    if upgrade {
+        out.extend_from_slice(b"upgrade: websocket\r\nconnection: upgrade\r\n");
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -128,7 +128,13 @@ fn is_ours(name: &HeaderName) -> bool {
         | header::TRANSFER_ENCODING
         | header::TE
         | header::EXPECT => true,
-        _ => *name == FORWARDED_FOR || *name == REAL_IP || *name == KEEP_ALIVE || *name == PROXY_CONNECTION,
+        _ => {
+            *name == FORWARDED_FOR
+                || *name == REAL_IP
+                || *name == KEEP_ALIVE
+                || *name == PROXY_CONNECTION
+                || *name == HTTP2_SETTINGS
+        }
     }
 }
 

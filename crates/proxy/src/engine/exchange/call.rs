@@ -29,7 +29,10 @@ impl Exchange {
             let idle = if fresh { None } else { self.find(&key).await };
             let reused = idle.is_some();
             let lane = match idle {
-                Some(lane) => lane,
+                Some(lane) => {
+                    self.note_reuse();
+                    lane
+                }
                 None => self.dial(upstream, node, &key).await?,
             };
             if let Some(attempt) = self.ctx.attempts.last_mut() {

@@ -3,14 +3,14 @@
 //! The rule to know: a request is sent again only if no byte of a response has come and the client's body is still at
 //! hand; to another node after a failure, to the same one if a connection that lay idle turned out to be dead.
 
-use std::{io::ErrorKind, net::SocketAddr, sync::Arc};
+use std::{io::ErrorKind, net::SocketAddr, sync::Arc, time::Duration};
 
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, Version, header};
 use rustls::pki_types::ServerName;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 
-use super::{super::forward_head, Answer, Exchange};
+use super::{super::forward_head, Answer, Exchange, check};
 use crate::{
     chain,
     ctx::Attempt,
@@ -53,8 +53,8 @@ impl Exchange {
             } else {
                 self.attempt(upstream, &node).await
             };
-            match answer {
-                Ok(head) => return self.received(head),
+            match answer.and_then(|head| self.accept(head)) {
+                Ok(head) => return Ok(self.received(head)),
                 Err(error) => {
                     self.note_failure(&error);
                     if left == 0 || !self.may_retry(&error) {
@@ -75,11 +75,20 @@ impl Exchange {
         }
     }
 
-    /// The upstream's head becomes the response's.
-    fn received(&mut self, head: h1::Head) -> Result<Answer, h1::Error> {
-        if head.status == StatusCode::SWITCHING_PROTOCOLS && !self.upgrade {
-            return Err(h1::Error::Malformed("it switches protocols unasked"));
+    /// Protocols are switched where that was asked for, and to nothing else.
+    fn accept(&self, head: h1::Head) -> Result<h1::Head, h1::Error> {
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            let mut chosen = head.headers.get_all(header::UPGRADE).iter();
+            let websocket = chosen.next().is_some_and(|chosen| is_websocket(chosen.as_bytes()));
+            if !self.upgrade || !websocket || chosen.next().is_some() {
+                return Err(h1::Error::Malformed("it switches to a protocol that was not asked for"));
+            }
         }
+        Ok(head)
+    }
+
+    /// The upstream's head becomes the response's.
+    fn received(&mut self, head: h1::Head) -> Answer {
         let elapsed = self.ctx.started.elapsed();
         if let Some(attempt) = self.ctx.attempts.last_mut() {
             attempt.status = Some(head.status);
@@ -87,7 +96,7 @@ impl Exchange {
         }
         self.ctx.response.status = head.status;
         self.ctx.response.headers = head.headers;
-        Ok(Answer::Upstream)
+        Answer::Upstream
     }
 
     /// Sends the request to `node`.
@@ -98,7 +107,10 @@ impl Exchange {
             let idle = if fresh { None } else { self.idle(&key) };
             let reused = idle.is_some();
             let connection = match idle {
-                Some(connection) => connection,
+                Some(connection) => {
+                    self.note_reuse();
+                    connection
+                }
                 None => self.connect(upstream, node, &key).await?,
             };
             let link = self.link.insert(Link::Own { key: key.clone(), connection });
@@ -120,6 +132,13 @@ impl Exchange {
                 }
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// As nginx has it: no time was taken to connect.
+    pub(super) fn note_reuse(&mut self) {
+        if let Some(attempt) = self.ctx.attempts.last_mut() {
+            attempt.connected = Some(Duration::ZERO);
         }
     }
 
@@ -193,11 +212,16 @@ impl Exchange {
         }
     }
 
+    /// Whether the client asks for a WebSocket, and may have one. What else it would take is not passed on: most of it
+    /// would speak HTTP past us.
     fn wants_upgrade(&self) -> bool {
-        self.is_modern()
-            && self.ctx.route.as_ref().is_some_and(|route| route.websocket)
-            // Not what would speak HTTP past us.
-            && self.ctx.request.headers.get(http::header::UPGRADE).is_some_and(|to| !to.as_bytes().eq_ignore_ascii_case(b"h2c"))
+        if self.ctx.request.version != Version::HTTP_11
+            || !self.ctx.route.as_ref().is_some_and(|route| route.websocket)
+        {
+            return false;
+        }
+        let lists = self.ctx.request.headers.get_all(header::UPGRADE).iter();
+        lists.flat_map(|list| check::tokens(list.as_bytes())).any(is_websocket)
     }
 }
 
@@ -232,10 +256,11 @@ fn is_at_end(stream: &io::Upstream) -> bool {
     !matches!(socket2::SockRef::from(stream).peek(&mut byte), Err(e) if e.kind() == ErrorKind::WouldBlock)
 }
 
-/// RFC 9110, section 9.2.2.
+/// nginx's `proxy_next_upstream` without `non_idempotent`: all but these.
 fn is_idempotent(method: &Method) -> bool {
-    matches!(
-        *method,
-        Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS | Method::TRACE
-    )
+    !matches!(*method, Method::POST | Method::PATCH) && method.as_str() != "LOCK"
+}
+
+fn is_websocket(protocol: &[u8]) -> bool {
+    protocol.eq_ignore_ascii_case(b"websocket")
 }
