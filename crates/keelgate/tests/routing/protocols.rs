@@ -219,3 +219,43 @@ async fn a_client_that_goes_away_takes_its_upstream_request_with_it() {
     })
     .await;
 }
+
+/// Whatever plugins make of a response, its body ends where its head says, and none follows a status that has none.
+#[tokio::test]
+async fn plugins_do_not_say_where_a_body_ends() {
+    let (node, upstream) = (Node::start().await, Upstream::start());
+    let rewrite = |path: &str, conf: Value| json!({ "uri": path, "upstream": to(&[&upstream]), "plugins": { "response-rewrite": conf } });
+    node.has(&[
+        ("routes/1", rewrite("/bytes/1000", json!({ "status_code": 204 }))),
+        ("routes/2", rewrite("/bytes/1001", json!({ "status_code": 204, "body": "new" }))),
+        ("routes/3", rewrite("/bytes/1002", json!({ "status_code": 304 }))),
+        (
+            "routes/4",
+            rewrite("/bytes/1003", json!({ "headers": { "set": { "Transfer-Encoding": "chunked" } } })),
+        ),
+        ("routes/5", rewrite("/bytes/1004", json!({ "headers": { "Content-Length": "3" } }))),
+        ("routes/6", rewrite("/status/404", json!({ "body": "new" }))),
+    ])
+    .await;
+    for http2 in [false, true] {
+        let options = Options { http2, ..Options::default() };
+        let mut client = Client::connect_with(&node.url("/"), &options).await.unwrap();
+        for (method, path, status, length) in [
+            (Method::GET, "/bytes/1000", 204, 0),
+            (Method::GET, "/bytes/1001", 204, 0),
+            (Method::GET, "/bytes/1002", 304, 0),
+            (Method::GET, "/bytes/1003", 200, 1003),
+            (Method::GET, "/bytes/1004", 200, 1004),
+            (Method::GET, "/status/404", 404, 3),
+            (Method::HEAD, "/status/404", 404, 0),
+            (Method::HEAD, "/nowhere", 404, 0),
+        ] {
+            let answer = client.send(method, path, &[], "").await.unwrap();
+            assert_eq!((answer.status, answer.body.len()), (status, length), "{http2} {path}");
+            assert!(
+                status != 204 || answer.header("content-length").is_empty(),
+                "{http2} {path}: {answer:?}"
+            );
+        }
+    }
+}

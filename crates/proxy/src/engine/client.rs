@@ -4,37 +4,31 @@
 //! request comes; only when its worker leaves does it say `Connection: close` (GOAWAY) and end. While the process goes
 //! on, an idle connection is never closed under a client that may just be sending.
 
+mod http1;
 mod http2;
+mod opening;
 mod rest;
 
 use std::{
     cell::{Cell, RefCell},
-    future::poll_fn,
     net::SocketAddr,
-    pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
-    task::Poll,
+    task::{Context, Waker},
     time::{Duration, Instant},
 };
 
 use http::{HeaderValue, StatusCode, Version};
-use hyper::{server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-    time::timeout,
-};
-use tokio_rustls::server::TlsStream;
+use tokio::net::TcpStream;
 
+use opening::{announcement, refuse_plain, shake_hands, speaks_plainly};
 use rest::Rest;
 
 use super::{
     config::Listener,
-    exchange::{self, farewell},
+    exchange::farewell,
     io::{Downstream, Watched},
-    proxy_protocol::{self, Addresses},
+    proxy_protocol::Addresses,
     reply,
     timer::Timer,
     tunnel::Onward,
@@ -43,7 +37,7 @@ use super::{
 use crate::{
     ctx::Ctx,
     status::{Connection, State},
-    tls::{Handshake, Offer},
+    tls::Handshake,
 };
 
 /// What requests of one connection have in common.
@@ -79,6 +73,12 @@ pub struct Client {
     head_read: Cell<Option<Instant>>,
     /// Whether the client does not take what we write.
     blocked: Cell<bool>,
+    /// How often everything written has gone out.
+    flushed: Cell<u32>,
+    /// Who waits for that.
+    waiting: RefCell<Vec<Waker>>,
+    /// What the last response did that was asked for its body. Only with HTTP/2.
+    step: Cell<Step>,
     /// What will be written next.
     next: Cell<Words>,
     /// The status of that word, which is kept back and said as we say it.
@@ -98,6 +98,18 @@ enum Words {
     /// The head of an answer to an HTTP/1.0 client, which is written anew: see [`super::old_head`].
     OldHead,
     Answer,
+}
+
+/// What a response does when it is asked for the next piece of its body.
+#[derive(Clone, Copy)]
+pub enum Step {
+    None,
+    /// It has none yet.
+    Waits,
+    /// It gives one, after another of so many bytes.
+    Gives {
+        before: usize,
+    },
 }
 
 impl Client {
@@ -128,6 +140,9 @@ impl Client {
             in_head: Cell::new(false),
             head_read: Cell::new(None),
             blocked: Cell::new(false),
+            flushed: Cell::new(0),
+            waiting: RefCell::default(),
+            step: Cell::new(Step::None),
             next: Cell::new(Words::Hypers),
             unreadable: Cell::new(None),
             rest: RefCell::new(None),
@@ -206,9 +221,28 @@ impl Client {
 impl Client {
     /// Everything written before has gone out.
     pub fn has_flushed(&self) {
+        self.flushed.set(self.flushed.get().wrapping_add(1));
+        if !self.waiting.borrow().is_empty() {
+            self.waiting.take().into_iter().for_each(Waker::wake);
+        }
         if self.active.get() == 0 {
             self.next.set(Words::Hypers);
         }
+    }
+
+    /// How often everything written has gone out.
+    pub fn flushed(&self) -> u32 {
+        self.flushed.get()
+    }
+
+    /// Wakes the task the next time.
+    pub fn wake_when_flushed(&self, cx: &Context<'_>) {
+        self.waiting.borrow_mut().push(cx.waker().clone());
+    }
+
+    /// A response was asked for the next piece of its body.
+    pub fn step(&self, step: Step) {
+        self.step.set(step);
     }
 
     /// Whether `words` are hyper's own, to be said as we say it instead.
@@ -284,6 +318,10 @@ pub async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, 
     }
     let mut tls = None;
     let stream = if listener.tls {
+        if speaks_plainly(&worker, &stream).await {
+            let client = Client::new(worker, (peer, local), None, counted);
+            return Box::pin(refuse_plain(stream, &client)).await;
+        }
         let Some((stream, handshake)) = shake_hands(&worker, stream, peer, listener.http2).await else {
             return;
         };
@@ -305,115 +343,6 @@ pub async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, 
         // Boxed, so that idle HTTP/1.1 connections don't carry the room for what they are not.
         Box::pin(http2::serve(client, stream)).await;
     } else {
-        serve_http1(client, stream).await;
+        http1::serve(client, stream).await;
     }
-}
-
-/// None: the handshake came to nothing, which is in the log.
-async fn shake_hands(
-    worker: &Worker,
-    stream: TcpStream,
-    peer: SocketAddr,
-    http2: bool,
-) -> Option<(TlsStream<TcpStream>, Arc<Handshake>)> {
-    let limit = worker.config().timeouts.client_header;
-    let offer = if http2 { Offer::Http2 } else { Offer::Http1 };
-    let acceptor = worker.acceptor();
-    match timeout(limit, Box::pin(acceptor.accept(stream, offer, || worker.plan()))).await {
-        Ok(Ok(accepted)) => Some(accepted),
-        Ok(Err(failure)) => {
-            failure.log(peer);
-            None
-        }
-        Err(_) => None,
-    }
-}
-
-/// What the load balancer in front of us says, which it must do at once.
-async fn announcement(
-    worker: &Worker,
-    stream: &mut TcpStream,
-    peer: SocketAddr,
-) -> Result<Option<Addresses>, ()> {
-    let limit = worker.config().timeouts.client_header;
-    match timeout(limit, proxy_protocol::read(stream)).await {
-        Ok(Ok(announced)) => return Ok(announced),
-        Ok(Err(error)) => {
-            tracing::warn!(%peer, %error, "a connection has no header of the PROXY protocol; it is closed");
-        }
-        Err(_) => {
-            tracing::warn!(%peer, "no header of the PROXY protocol came in time; the connection is closed");
-        }
-    }
-    Err(())
-}
-
-async fn serve_http1(client: Rc<Client>, stream: Watched) {
-    let config = client.worker.config();
-    let service = {
-        let client = Rc::clone(&client);
-        service_fn(move |request| exchange::serve(Rc::clone(&client), request))
-    };
-    let mut builder = http1::Builder::new();
-    builder.max_header_size(config.limits.head).half_close(false).auto_date_header(false);
-    if config.limits.fields != 100 {
-        builder.max_headers(config.limits.fields);
-    }
-    drop(config);
-    let mut connection = builder.serve_connection(TokioIo::new(stream), service);
-    let mut closing = false;
-    let in_time = poll_fn(|cx| {
-        if client.timer.poll_fired(cx) {
-            return Poll::Ready(false);
-        }
-        let ends = client.worker.is_stopping() || client.is_spent();
-        if ends && !std::mem::replace(&mut closing, true) {
-            // What has arrived already is served before the connection counts as idle.
-            if Pin::new(&mut connection).poll(cx).is_ready() {
-                return Poll::Ready(true);
-            }
-            Pin::new(&mut connection).graceful_shutdown();
-        }
-        // After an error too hyper has said what there was to say.
-        let poll = Pin::new(&mut connection).poll(cx).map(|_| true);
-        if poll.is_pending() {
-            client.poll_rest(cx);
-        }
-        poll
-    })
-    .await;
-    // Taken in any case: it holds the connection it lies in.
-    let onward = client.onward.take();
-    if !in_time {
-        return;
-    }
-    let parts = connection.into_parts();
-    let stream = parts.io.into_inner().stream;
-    match onward {
-        Some(onward) => Box::pin(onward.run(stream, parts.read_buf, &client)).await,
-        None => {
-            let last = client.unreadable().unwrap_or_default();
-            close(stream, &client, &last).await;
-        }
-    }
-}
-
-/// We have said that we are done, or do so with `last`; listens a little more: what the client still sends must not
-/// make its kernel throw away our last response.
-async fn close(mut stream: Downstream, client: &Client, last: &[u8]) {
-    const LINGER: Duration = Duration::from_secs(5);
-    client.timer.arm(Instant::now(), LINGER);
-    let mut waste = [0; 1024];
-    let drain = async {
-        // Where a response broke off, nobody has told the client yet that no more will come.
-        if stream.write_all(last).await.is_ok() && stream.shutdown().await.is_ok() {
-            while matches!(stream.read(&mut waste).await, Ok(1..)) {}
-        }
-    };
-    let mut drain = pin!(drain);
-    poll_fn(|cx| {
-        let enough = client.timer.poll_fired(cx) || client.worker.is_stopping();
-        if enough { Poll::Ready(()) } else { drain.as_mut().poll(cx) }
-    })
-    .await;
 }

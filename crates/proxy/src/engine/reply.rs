@@ -35,9 +35,17 @@ pub fn error(status: StatusCode) -> Reply {
 
 /// nginx's own 494, which it gives out as 400: the head, or a part of it, is too large.
 pub fn head_too_large() -> Reply {
-    const WHAT: &str = "Request Header Or Cookie Too Large";
-    let text = format!("<center><h1>400 Bad Request</h1></center>\r\n<center>{WHAT}</center>");
-    page(StatusCode::BAD_REQUEST, &format!("400 {WHAT}"), &text)
+    bad_request("Request Header Or Cookie Too Large")
+}
+
+/// nginx's own 497, which it gives out as 400.
+pub fn plain_to_tls() -> Reply {
+    bad_request("The plain HTTP request was sent to HTTPS port")
+}
+
+fn bad_request(what: &str) -> Reply {
+    let text = format!("<center><h1>400 Bad Request</h1></center>\r\n<center>{what}</center>");
+    page(StatusCode::BAD_REQUEST, &format!("400 {what}"), &text)
 }
 
 /// The last line is that of OpenResty, which APISIX runs on.

@@ -3,10 +3,11 @@
 use std::{net::SocketAddr, time::Duration};
 
 use ::http::Method;
+use http_body_util::BodyExt as _;
 use serde_json::json;
 use socket2::{Domain, Socket, Type};
 use testkit::{
-    http::{self, Client},
+    http::{self, Client, Options},
     ports,
     upstream::{Behaviour, Upstream},
     wait::eventually,
@@ -80,6 +81,10 @@ async fn a_node_that_breaks_off_is_asked_again_elsewhere_only_if_that_is_harmles
         // The bad one may have taken the body; the good one gets all of it nevertheless.
         assert_eq!(good.last().body, "x");
     }
+    // nginx's list of what is not: POST, PATCH, LOCK.
+    for _ in 0..2 {
+        assert_eq!(client.send("PURGE".parse().unwrap(), "/anything", &[], "x").await.unwrap().status, 200);
+    }
     let mut statuses = Vec::new();
     for _ in 0..6 {
         statuses.push(client.send(Method::POST, "/anything", &[], "x").await.unwrap().status);
@@ -147,7 +152,35 @@ async fn what_is_not_http_is_a_bad_gateway() {
     ] {
         let canned = Canned::start(answer);
         let gateway = Gateway::to(&canned.node);
-        assert_eq!(http::get(&gateway.url("/")).await.unwrap().status, 502, "{answer:?}");
+        let refused = http::get(&gateway.url("/")).await.unwrap();
+        assert_eq!((refused.status, refused.header("x-apisix-upstream-status")), (502, "502"), "{answer:?}");
+    }
+}
+
+/// What came before the end reaches the client, whichever way it was cut off.
+#[tokio::test]
+async fn what_came_before_a_break_is_passed_on() {
+    for answer in [
+        &b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"[..],
+        b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nxyz\r\n",
+    ] {
+        let canned = Canned::start(answer);
+        let gateway = Gateway::to(&canned.node);
+        for _ in 0..10 {
+            let mut wire = gateway.wire();
+            wire.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            let rest = wire.rest();
+            assert!(rest.starts_with("HTTP/1.1 200") && rest.contains("hello"), "{answer:?}: {rest}");
+            assert!(!rest.ends_with("0\r\n\r\n"), "{answer:?}: {rest}");
+            let options = Options { http2: true, ..Options::default() };
+            let mut client = Client::connect_with(&gateway.url("/"), &options).await.unwrap();
+            let request = ::http::Request::get(gateway.url("/")).body(Default::default()).unwrap();
+            let mut body = client.send_raw(request).await.unwrap().into_body();
+            let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            assert_eq!(first, "hello", "{answer:?}");
+            assert!(body.frame().await.unwrap().is_err(), "{answer:?}");
+        }
     }
 }
 

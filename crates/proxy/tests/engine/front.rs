@@ -5,6 +5,7 @@ use std::{
     net::{Shutdown, TcpListener},
 };
 
+use proxy::engine::Listener;
 use serde_json::json;
 use testkit::upstream::Upstream;
 
@@ -236,6 +237,56 @@ fn an_upgrade_that_is_not_allowed_is_a_plain_request() {
         assert!(!head.contains(gone), "{head}");
     }
     assert!(head.contains("x-forwarded-proto: http\r\n"), "what we add no client can take away: {head}");
+}
+
+#[test]
+fn an_empty_path_behind_a_host_is_the_root() {
+    let upstream = Strict::start();
+    let gateway = Gateway::to(&upstream.node);
+    for (target, sent) in
+        [("http://a.test?x=1", "/?x=1"), ("http://a.test", "/"), ("http://a.test/?x=1", "/?x=1")]
+    {
+        let mut wire = gateway.wire();
+        wire.say(&format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert!(wire.until("ok").starts_with("HTTP/1.1 200"), "{target}");
+        assert!(
+            upstream.last().head.starts_with(&format!("GET {sent} HTTP/1.1\r\nhost: a.test\r\n")),
+            "{target}"
+        );
+    }
+    for target in ["http://a,b/", "http://a..b/", "http://.:80/"] {
+        let mut wire = gateway.wire();
+        wire.say(&format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert!(wire.rest().starts_with("HTTP/1.1 400"), "{target}");
+    }
+}
+
+#[test]
+fn http_without_tls_where_tls_is_spoken_is_told_so() {
+    let address = (std::net::Ipv4Addr::LOCALHOST, testkit::ports::free()).into();
+    let gateway = Gateway::with(&[], |config| {
+        config.server = Some("APISIX/3.13.0".parse().unwrap());
+        config.listeners.push(Listener { tls: true, http2: true, ..Listener::at(address) });
+    });
+    let mut wire = Wire(std::net::TcpStream::connect(address).unwrap());
+    wire.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let answer = wire.rest();
+    page(&answer, "400", "400 The plain HTTP request was sent to HTTPS port");
+    drop(gateway);
+}
+
+#[test]
+fn an_upgrade_that_is_required_is_named() {
+    let canned =
+        Canned::start(b"HTTP/1.1 426 Upgrade Required\r\nUpgrade: TLS/1.0\r\nContent-Length: 0\r\n\r\n");
+    let gateway = Gateway::to(&canned.node);
+    let mut wire = gateway.wire();
+    wire.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let head = wire.until("\r\n\r\n");
+    assert!(
+        head.contains("\r\nupgrade: TLS/1.0\r\n") && head.contains("\r\nconnection: upgrade\r\n"),
+        "{head}"
+    );
 }
 
 #[test]

@@ -12,7 +12,7 @@ use testkit::{
 };
 use tokio::{net::TcpStream, task::JoinHandle};
 
-use crate::{Gateway, route};
+use crate::{Canned, Gateway, route, strict::Strict};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -38,6 +38,80 @@ fn an_upgrade_to_it_is_passed_over() {
     wire.say("HTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n");
     assert!(wire.until("\r\n").starts_with("HTTP/1.1 200"));
     assert!(!upstream.last().headers.contains_key("upgrade"));
+}
+
+/// Only a WebSocket is passed on, whatever else the client would take, and only a WebSocket comes of it.
+#[tokio::test]
+async fn no_upgrade_leads_past_us() {
+    let with_websocket = |node: &str| {
+        let mut value = route(node).1;
+        value["enable_websocket"] = true.into();
+        Gateway::start(&[("routes/1", value)])
+    };
+    let upstream = Strict::start();
+    let gateway = with_websocket(&upstream.node);
+    for (upgrade, passed) in [
+        ("Upgrade: h2c", false),
+        ("Upgrade: h2c;x", false),
+        ("Upgrade: h2c/1", false),
+        ("Upgrade: h2", false),
+        ("Upgrade: TLS/1.0", false),
+        ("Upgrade: websocketx, h2c", false),
+        ("Upgrade: websocket, h2c", true),
+        ("Upgrade: h2c, WebSocket", true),
+        ("Upgrade: h2c\r\nUpgrade: websocket", true),
+    ] {
+        let mut wire = gateway.wire();
+        wire.say("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n");
+        wire.say(&format!("{upgrade}\r\n\r\n"));
+        assert!(wire.until("ok").starts_with("HTTP/1.1 200"), "{upgrade}");
+        let head = upstream.last().head;
+        assert!(!head.contains("h2c") && !head.contains("http2-settings"), "{upgrade}: {head}");
+        assert_eq!(head.contains("upgrade: websocket\r\n"), passed, "{upgrade}: {head}");
+    }
+    for chosen in ["h2c", "websocket, h2c", "websocket\r\nUpgrade: h2c", "x", ""] {
+        let answer =
+            format!("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: {chosen}\r\n\r\n");
+        let canned = Canned::start(answer.leak().as_bytes());
+        let gateway = with_websocket(&canned.node);
+        let mut wire = gateway.wire();
+        wire.say("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket, h2c\r\n\r\n");
+        let answer = wire.until("\r\n\r\n");
+        assert!(answer.starts_with("HTTP/1.1 502"), "{chosen}: {answer}");
+    }
+}
+
+/// Whoever leaves no room for a response is let go, and the upstream with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_nothing_of_a_response_loses_it() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::with(&[route(&upstream.node())], |config| {
+        config.timeouts.send = Duration::from_millis(300);
+    });
+    for window in [0, 20_000] {
+        let stream = TcpStream::connect(gateway.address).await.unwrap();
+        let mut builder = h2::client::Builder::new();
+        let (mut sender, connection) =
+            builder.initial_window_size(window).handshake::<_, Bytes>(stream).await.unwrap();
+        tokio::spawn(connection);
+        let (answer, _) = sender.send_request(get(&gateway, "/bytes/9000000"), true).unwrap();
+        let mut body = answer.await.unwrap().into_body();
+        eventually(SOON, "the upstream's connection to be closed", async || {
+            expect(upstream.open() == 0, upstream.open())
+        })
+        .await;
+        let ended = async {
+            while let Some(data) = body.data().await {
+                data?;
+            }
+            Ok::<_, h2::Error>(())
+        };
+        let ended = tokio::time::timeout(SOON, ended).await.expect("the end of the stream");
+        assert!(ended.is_err_and(|error| error.is_reset()), "{window}");
+        // The connection goes on.
+        let (answer, _) = sender.send_request(get(&gateway, "/bytes/0"), true).unwrap();
+        assert_eq!(answer.await.unwrap().status(), 200);
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
+use ::http::Method;
 use proxy::{
     access_log::{DEFAULT_FORMAT, Escape, Format},
     engine::Listener,
@@ -84,6 +85,40 @@ async fn a_drained_engine_ends_what_is_in_flight_and_takes_nothing_new() {
     tokio::task::spawn_blocking(|| end.join()).await.unwrap().unwrap();
     assert!(http::get(&gateway.url("/get")).await.is_err());
     assert_eq!(gateway.shared.status.totals().active, 0);
+}
+
+/// Also of answers that end with their head, and over connections that were there.
+#[tokio::test]
+async fn the_access_log_knows_how_long_the_upstream_took() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let upstream = Upstream::start();
+    let mut gateway = Gateway::with(&[route(&upstream.node())], |config| {
+        let format = "$upstream_connect_time $upstream_header_time $upstream_response_time";
+        config.access_log = Some(Arc::new(Format::new(format, Escape::Default, 1 << 14)));
+        config.access_log_file = Some(path.clone());
+    });
+    let mut client = Client::connect(&gateway.url("/")).await.unwrap();
+    upstream.behave(Behaviour::Slow(Duration::from_millis(20)));
+    for (method, path) in [
+        (Method::GET, "/bytes/5"),
+        (Method::HEAD, "/bytes/5"),
+        (Method::GET, "/bytes/0"),
+        (Method::GET, "/status/204"),
+        (Method::GET, "/status/304"),
+    ] {
+        client.send(method, path, &[], "").await.unwrap();
+    }
+    drop(client);
+    let end = gateway.drain();
+    tokio::task::spawn_blocking(|| end.join()).await.unwrap().unwrap();
+    let log = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(log.lines().count(), 5);
+    for (at, line) in log.lines().enumerate() {
+        let times: Vec<f64> = line.split(' ').map(|time| time.parse().expect(line)).collect();
+        assert!(times[1] >= 0.02 && times[2] >= 0.02, "{log}");
+        assert!(at == 0 || times[0] == 0.0, "{log}");
+    }
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::{
     future::poll_fn,
     pin::pin,
     rc::Rc,
-    task::{Poll, ready},
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
@@ -15,7 +15,10 @@ use hyper::{rt::Executor, server::conn::http2, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{io::ReadBuf, net::TcpStream, task::spawn_local};
 
-use super::{super::io::Watched, Client, exchange};
+use super::{
+    super::{exchange, io::Watched},
+    Client, Step, Timer,
+};
 
 /// Requests at once on one connection: nginx's number.
 const STREAMS: u32 = 128;
@@ -78,7 +81,7 @@ pub async fn serve(client: Rc<Client>, stream: Watched) {
         let client = Rc::clone(&client);
         service_fn(move |request| exchange::serve(Rc::clone(&client), request))
     };
-    let connection = http2::Builder::new(Local)
+    let connection = http2::Builder::new(Local(Rc::clone(&client)))
         .auto_date_header(false)
         .max_concurrent_streams(STREAMS)
         .initial_stream_window_size(STREAM_WINDOW)
@@ -111,11 +114,44 @@ pub async fn serve(client: Rc<Client>, stream: Watched) {
 }
 
 /// Runs HTTP/2's streams on the thread of their connection.
-#[derive(Clone, Copy)]
-struct Local;
+#[derive(Clone)]
+struct Local(Rc<Client>);
 
 impl<F: Future<Output: 'static> + 'static> Executor<F> for Local {
     fn execute(&self, future: F) {
-        spawn_local(future);
+        let (client, mut stream, mut pace) = (Rc::clone(&self.0), Box::pin(future), Pace::default());
+        spawn_local(poll_fn(move |cx| {
+            client.step(Step::None);
+            let polled = stream.as_mut().poll(cx).map(drop);
+            // Dropped, the stream is reset.
+            if polled.is_pending() && pace.is_late(cx, &client) { Poll::Ready(()) } else { polled }
+        }));
+    }
+}
+
+/// How fast a client takes a response: nginx's `send_timeout`, for one stream.
+#[derive(Default)]
+struct Pace(Option<Timer>);
+
+impl Pace {
+    /// Whether the client has given no room for too long to a piece that waits for it. What was given before may have
+    /// been taken in little by little, which nobody tells us: for each 8 KiB (nginx's `http2_chunk_size`) there is as
+    /// much time again.
+    fn is_late(&mut self, cx: &Context<'_>, client: &Client) -> bool {
+        const CHUNK: usize = 8 * 1024;
+        match client.step.get() {
+            Step::None => {}
+            Step::Waits => self.0.iter().for_each(Timer::disarm),
+            Step::Gives { before } => {
+                let times = u32::try_from(before / CHUNK + 1).unwrap_or(u32::MAX);
+                let limit = client.worker.config().timeouts.send.saturating_mul(times);
+                self.0.get_or_insert_with(|| client.timer.another()).arm(Instant::now(), limit);
+            }
+        }
+        let late = self.0.as_ref().is_some_and(|timer| timer.is_armed() && timer.poll_fired(cx));
+        if late {
+            tracing::info!(client = %client.peer, "a client takes nothing of a response; its stream is reset");
+        }
+        late
     }
 }

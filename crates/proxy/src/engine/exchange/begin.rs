@@ -28,7 +28,7 @@ impl Exchange {
         let (mut parts, incoming) = request.into_parts();
         let uri = parts.uri.into_parts();
         let authority = uri.authority.as_ref().map(Authority::as_str);
-        let target = check::target(&parts.method, uri.path_and_query)?;
+        let target = check::target(&parts.method, uri.path_and_query, authority)?;
         let config = client.worker.config();
         let worker = &client.worker;
         let seen = check::head(&mut parts.headers, parts.version, (&target, authority), &config)?;
@@ -67,6 +67,9 @@ impl Exchange {
             stays: false,
             through: false,
             upgrade: false,
+            broken: None,
+            given: 0,
+            piece: 0,
             commands: None,
         }))
     }

@@ -30,11 +30,23 @@ impl Refusal {
 }
 
 /// A path with its query: we are nobody's proxy into elsewhere, and nothing but a path can be routed.
-pub(super) fn target(method: &Method, target: Option<PathAndQuery>) -> Result<PathAndQuery, Refusal> {
+pub(super) fn target(
+    method: &Method,
+    target: Option<PathAndQuery>,
+    authority: Option<&str>,
+) -> Result<PathAndQuery, Refusal> {
     if [Method::CONNECT, Method::TRACE].contains(method) {
         return Err(Refusal::Status(StatusCode::METHOD_NOT_ALLOWED));
     }
-    target.filter(|target| target.as_str().starts_with('/')).ok_or(Refusal::BAD_REQUEST)
+    let target = target.ok_or(Refusal::BAD_REQUEST)?;
+    match target.as_str().as_bytes().first() {
+        Some(b'/') => Ok(target),
+        // Behind a host an empty path is `/`: RFC 9110, section 4.2.3.
+        Some(b'?') if authority.is_some() => {
+            PathAndQuery::try_from(format!("/{}", target.as_str())).map_err(|_| Refusal::BAD_REQUEST)
+        }
+        _ => Err(Refusal::BAD_REQUEST),
+    }
 }
 
 /// What a pass over the fields finds: each look-up by name costs as much as a pass over a few.
@@ -108,7 +120,7 @@ fn host(
 ) -> Result<(), Refusal> {
     match (authority, hosts) {
         (_, 2..) => Err(Refusal::BAD_REQUEST),
-        (Some(authority), _) if authority.contains('@') => Err(Refusal::BAD_REQUEST),
+        (Some(authority), _) if !is_host(authority.as_bytes()) => Err(Refusal::BAD_REQUEST),
         (Some(authority), _) => {
             if headers.get(header::HOST).is_none_or(|host| host != authority) {
                 let host = HeaderValue::from_str(authority).map_err(|_| Refusal::BAD_REQUEST)?;
@@ -121,13 +133,13 @@ fn host(
     }
 }
 
-/// Nearly what nginx takes for a host and a port; and nothing that another reader could take for an end of it.
+/// Nearly what nginx takes for a host and a port, in ASCII; and nothing that another reader could take for an end of it.
 fn is_host(host: &[u8]) -> bool {
     const HARMLESS: [bool; 256] = {
         let mut table = [false; 256];
         let mut byte = 0x21;
-        while byte < 256 {
-            table[byte] = byte != 0x7f;
+        while byte < 0x7f {
+            table[byte] = true;
             byte += 1;
         }
         let mut odd = b"/\\@,?#".as_slice();
@@ -144,7 +156,7 @@ fn is_host(host: &[u8]) -> bool {
         }
         before = byte;
     }
-    host.first().is_some_and(|&first| first != b':')
+    !matches!(host, [] | [b':', ..] | [b'.'] | [b'.', b':', ..])
 }
 
 /// Fields that `Connection` names are for us alone: RFC 9110, section 7.6.1. They are dropped as the request comes, so
@@ -204,9 +216,12 @@ mod tests {
         for good in ["a", "a.test:80", "A.test.", "[::1]:80", "a_b", "1.2.3.4", ".a"] {
             assert!(host(&mut headers(&[("host", good)]), Version::HTTP_11, None).is_ok(), "{good}");
         }
-        for bad in ["", "a b", "a/b", "a\\b", "..", "a..b", ":80", "a@b", "a,b", "a?b", "a#b", "\t"] {
+        for bad in
+            ["", "a b", ".", ".:80", "a/b", "a\\b", "..", "a..b", ":80", "a@b", "a,b", "a?b", "a#b", "\t"]
+        {
             assert!(host(&mut headers(&[("host", bad)]), Version::HTTP_11, None).is_err(), "{bad:?}");
         }
+        assert!(!is_host("\u{e9}.a".as_bytes()));
         let two = [("host", "a"), ("host", "a")];
         assert!(host(&mut headers(&two), Version::HTTP_11, None).is_err());
         assert!(host(&mut headers(&[]), Version::HTTP_11, None).is_err());
@@ -214,7 +229,9 @@ mod tests {
         let mut other = headers(&[("host", "b")]);
         assert!(host(&mut other, Version::HTTP_11, Some("a:80")).is_ok());
         assert_eq!(other["host"], "a:80");
-        assert!(host(&mut other, Version::HTTP_11, Some("u@a")).is_err());
+        for bad in ["u@a", "a,b", "a..b", ":80", ".", ""] {
+            assert!(host(&mut other, Version::HTTP_2, Some(bad)).is_err(), "{bad:?}");
+        }
     }
 
     #[test]
@@ -238,8 +255,10 @@ mod tests {
     fn only_paths_are_routed() {
         let path = |text: &'static str| Some(PathAndQuery::from_static(text));
         let status =
-            |method, target| super::target(&method, target).map_err(|refusal| refusal.reply().status);
+            |method, target| super::target(&method, target, None).map_err(|refusal| refusal.reply().status);
         assert!(status(Method::GET, path("/a?b")).is_ok());
+        assert_eq!(target(&Method::GET, path("?a"), Some("b")).unwrap(), "/?a");
+        assert_eq!(status(Method::GET, path("?a")).unwrap_err(), 400);
         assert_eq!(status(Method::OPTIONS, path("*")).unwrap_err(), 400);
         assert_eq!(status(Method::GET, None).unwrap_err(), 400);
         assert_eq!(status(Method::CONNECT, None).unwrap_err(), 405);

@@ -7,6 +7,7 @@
 mod chunked;
 mod long;
 mod receive;
+mod request_body;
 mod send;
 mod trailers;
 
@@ -14,8 +15,8 @@ use long::Long;
 pub use receive::{Framing, Head};
 #[cfg(fuzzing)]
 pub use receive::{Piece, parse};
+pub use request_body::{Incoming, Next, RequestBody};
 use send::Sending;
-pub use send::{Incoming, Next, RequestBody};
 
 use std::{
     future::poll_fn,
