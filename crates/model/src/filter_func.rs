@@ -4,6 +4,8 @@
 //! there. It sees variables and nothing else: no files, no processes, no modules, no other code's globals. It has so
 //! many steps and so much memory, and whatever goes wrong means that the condition does not hold.
 
+mod patterns;
+
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
@@ -13,17 +15,20 @@ use std::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use mlua::{Error, Function, HookTriggers, Lua, LuaOptions, StdLib, Table, Value, VmState, chunk::ChunkMode};
 use serde_json::Value as Json;
 
-use crate::expr::Operand;
+use crate::{byte_text, expr::Operand};
 
 /// Instructions one call may take.
 const MOST_STEPS: u32 = 200_000;
 /// Instructions between two looks at how many it were.
 const STRIDE: u32 = 1_000;
+/// How long one call may take, whatever it does. So long that a busy machine does not matter.
+const LONGEST: Duration = Duration::from_secs(1);
 /// Bytes of one machine, which runs the code of all routes.
 const MOST_MEMORY: usize = 16 * 1024 * 1024;
 
@@ -102,8 +107,10 @@ fn is_out_of_memory(error: &Error) -> bool {
 /// Lua, on one thread.
 struct Machine {
     lua: Lua,
-    /// Instructions the call under way has taken.
+    /// Instructions the call under way has taken, steps of its patterns, and when it began.
     steps: Rc<Cell<u32>>,
+    pattern_steps: patterns::Steps,
+    began: Rc<Cell<Instant>>,
     functions: HashMap<*const Code, (Weak<Code>, Function)>,
 }
 
@@ -115,16 +122,28 @@ impl Machine {
         }
         lua.globals().get::<Table>("string")?.set("dump", Value::Nil)?;
         lua.set_memory_limit(MOST_MEMORY)?;
-        let steps = Rc::new(Cell::new(0));
-        let counted = Rc::clone(&steps);
+        let (steps, pattern_steps) = (Rc::new(Cell::new(0)), Rc::default());
+        patterns::install(&lua, &pattern_steps)?;
+        let began = Rc::new(Cell::new(Instant::now()));
+        let (counted, since) = (Rc::clone(&steps), Rc::clone(&began));
         lua.set_hook(HookTriggers::new().every_nth_instruction(STRIDE), move |_, _| {
             counted.set(counted.get() + STRIDE);
             if counted.get() > MOST_STEPS {
                 return Err(Error::runtime(format!("it takes more than {MOST_STEPS} steps")));
             }
+            if since.get().elapsed() > LONGEST {
+                return Err(Error::runtime("it takes too long"));
+            }
             Ok(VmState::Continue)
         })?;
-        Ok(Self { lua, steps, functions: HashMap::new() })
+        Ok(Self { lua, steps, pattern_steps, began, functions: HashMap::new() })
+    }
+
+    /// Another call: nothing of it is used up yet.
+    fn begin(&self) {
+        self.steps.set(0);
+        self.pattern_steps.set(0);
+        self.began.set(Instant::now());
     }
 
     fn function(&mut self, code: &Arc<Code>) -> Result<Function, Error> {
@@ -138,7 +157,7 @@ impl Machine {
         meta.set("__index", self.lua.globals())?;
         own.set_metatable(Some(meta))?;
         let text = format!("return {}", code.text);
-        self.steps.set(0);
+        self.begin();
         let chunk =
             self.lua.load(&*text).set_name(text.clone()).set_mode(ChunkMode::Text).set_environment(own);
         let function: Function = chunk.eval()?;
@@ -152,11 +171,11 @@ impl Machine {
         lookup: &dyn Fn(&str) -> Option<Operand<'v>>,
     ) -> Result<bool, Error> {
         let function = self.function(code)?;
-        self.steps.set(0);
+        self.begin();
         self.lua.scope(|scope| {
             let index = scope.create_function(|lua, (_, name): (Value, String)| match lookup(&name) {
                 None => Ok(Value::Nil),
-                Some(Operand::Text(text)) => lua.create_string(&*text).map(Value::String),
+                Some(Operand::Text(text)) => lua.create_string(byte_text::write(&text)).map(Value::String),
                 Some(Operand::Json(json)) => value(lua, &json),
             })?;
             let (vars, meta) = (self.lua.create_table()?, self.lua.create_table()?);
@@ -194,7 +213,7 @@ fn value(lua: &Lua, json: &Json) -> Result<Value, Error> {
         Json::Null => Value::NULL,
         Json::Bool(flag) => Value::Boolean(*flag),
         Json::Number(n) => Value::Number(n.as_f64().unwrap_or(f64::NAN)),
-        Json::String(text) => Value::String(lua.create_string(text)?),
+        Json::String(text) => Value::String(lua.create_string(byte_text::write(text))?),
         Json::Array(items) => {
             let table = lua.create_table()?;
             for item in items {
@@ -248,6 +267,8 @@ mod tests {
             ("function(vars) return vars['arg_name'] == 'x' end", false),
             ("function(vars) return tonumber(vars.arg_id) % 4 > 2 end", true),
             ("function(vars) return vars.none end", false),
+            ("function(vars) return vars.arg_name:gsub('j(.)', '%1') == 'son' end", true),
+            ("function(vars) for w in ('a b'):gmatch('%a') do n = (n or 0) + 1 end return n == 2 end", true),
             ("function(vars) return not vars.none and vars.arg_name:find('^js') end", true),
             ("function(vars) return vars.graphql_root_fields[2] == 'repo' end", true),
             ("function() end", false),
@@ -291,6 +312,12 @@ mod tests {
         ask("function() while true do string.format('%d', 1) end end").unwrap_err();
         ask("function() return string.rep('x', 1e9) end").unwrap_err();
         ask("function() local t = {} for i = 1, 1e9 do t[i] = {} end end").unwrap_err();
+        let pattern =
+            ask("function() return string.find(('a'):rep(30000), ('.-'):rep(20) .. 'b') end").unwrap_err();
+        assert!(pattern.contains("2000000 steps"), "{pattern}");
+        ask("function() return ('a'):rep(9999):find(('a?'):rep(9999)) end").unwrap_err();
+        ask("function() return ('a'):rep(1e6):gsub('a', ('a'):rep(1e4)) end").unwrap_err();
+        ask("function() local s = ('a'):rep(1e6) while true do s:upper() end end").unwrap_err();
         assert!(ask("function(vars) return vars.arg_id == '7' end").unwrap());
     }
 
