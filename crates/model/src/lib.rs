@@ -1,5 +1,6 @@
 //! What can be configured: resources and their schemas, snapshots, manifests, secrets. Pure data: no I/O here.
 
+pub mod byte_text;
 pub mod expr;
 pub mod filter_func;
 pub mod instance;

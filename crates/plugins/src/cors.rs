@@ -2,7 +2,10 @@
 //!
 //! Behaviour: <https://apisix.apache.org/docs/apisix/plugins/cors/>.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+};
 
 use http::{
     HeaderName, HeaderValue, Method, StatusCode,
@@ -12,13 +15,15 @@ use http::{
         ACCESS_CONTROL_REQUEST_HEADERS, ORIGIN, VARY,
     },
 };
-use model::pattern::Pattern;
+use model::{byte_text, pattern::Pattern};
 use proxy::{
     ctx::Ctx,
     plugin::{Env, Flow, Hooks, Phase, Plugin, Reply, Step},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
+
+use crate::shared::header;
 
 /// What an origin, a list of them, or a wildcard looks like.
 const ORIGINS: &str = r"^(\*|\*\*|null|\w+://[^,]+(,\w+://[^,]+)*)$";
@@ -234,8 +239,9 @@ fn matching<'a>(regex: &Pattern, origin: Option<&'a str>) -> Option<&'a str> {
 
 impl Hooks for Cors {
     fn rewrite<'a>(&'a self, ctx: &'a mut Ctx) -> Step<'a> {
-        let origin = ctx.request.headers.get(ORIGIN).and_then(|origin| origin.to_str().ok());
-        ctx.keep(Asked(origin.map(str::to_owned)));
+        let origin = ctx.request.headers.get(ORIGIN).map(|origin| byte_text::read(origin.as_bytes()));
+        let origin = origin.map(Cow::into_owned);
+        ctx.keep(Asked(origin));
         if ctx.request.method == Method::OPTIONS {
             return Reply::empty(StatusCode::OK).into();
         }
@@ -249,7 +255,7 @@ impl Hooks for Cors {
         if !self.origins.is_any() {
             headers.append(VARY, HeaderValue::from_static("Origin"));
         }
-        let told = self.allowed(origin.as_deref()).and_then(|told| HeaderValue::from_str(told).ok());
+        let told = self.allowed(origin.as_deref()).map(header::value);
         if let Some(told) = told {
             headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, told);
             headers.insert(ACCESS_CONTROL_ALLOW_METHODS, self.methods.clone());
@@ -265,7 +271,7 @@ impl Hooks for Cors {
                 headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
             }
         }
-        let told = self.timing_allowed(origin.as_deref()).and_then(|told| HeaderValue::from_str(told).ok());
+        let told = self.timing_allowed(origin.as_deref()).map(header::value);
         if let Some(told) = told {
             headers.insert(TIMING_ALLOW_ORIGIN, told);
         }

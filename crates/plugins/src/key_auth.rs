@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, StatusCode, header::WWW_AUTHENTICATE};
+use model::byte_text;
 use proxy::{
     ctx::{Consumer, Ctx},
     plugin::{ConsumerSide, Env, Flow, Hooks, Phase, Plugin, Reply, Step},
@@ -89,7 +90,7 @@ impl KeyAuth {
         const INVALID: &str = "Invalid API key in request";
         let header = self.header.as_ref().and_then(|name| ctx.request.headers.get(name));
         let (key, found) = match (header, query::arg(&ctx.request, &self.conf.query)) {
-            (Some(value), _) => (String::from_utf8_lossy(value.as_bytes()), Found::InHeader),
+            (Some(value), _) => (byte_text::read(value.as_bytes()), Found::InHeader),
             (None, Arg::One(key)) => (key, Found::InQuery),
             (None, Arg::Other) => return Err(INVALID),
             (None, Arg::Absent) => return Err("Missing API key in request"),

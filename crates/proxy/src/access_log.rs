@@ -16,6 +16,8 @@ use std::{
     thread::JoinHandle,
 };
 
+use model::byte_text;
+
 use crate::{ctx::Ctx, vars::Var};
 
 /// APISIX's `nginx_config.http.access_log_format`.
@@ -83,7 +85,7 @@ impl Format {
                 Part::Text(text) => out.extend_from_slice(text.as_bytes()),
                 Part::Var(var) => {
                     let value = var.read(ctx).unwrap_or(Cow::Borrowed(""));
-                    escape(out, value.as_bytes(), self.escape);
+                    escape(out, &value, self.escape);
                 }
             }
         }
@@ -99,14 +101,14 @@ fn variable(text: &str) -> (&str, &str) {
     text.split_at(end)
 }
 
-fn escape(out: &mut Vec<u8>, value: &[u8], escape: Escape) {
+fn escape(out: &mut Vec<u8>, value: &str, escape: Escape) {
     let harmless = |b: &u8| (0x20..0x7f).contains(b) && *b != b'"' && *b != b'\\';
     match escape {
-        Escape::None => out.extend_from_slice(value),
         Escape::Default if value.is_empty() => out.push(b'-'),
-        _ if value.iter().all(harmless) => out.extend_from_slice(value),
+        _ if value.bytes().all(|byte| harmless(&byte)) => out.extend_from_slice(value.as_bytes()),
+        Escape::None => out.extend_from_slice(&byte_text::write(value)),
         Escape::Default => {
-            for byte in value {
+            for byte in &*byte_text::write(value) {
                 if harmless(byte) {
                     out.push(*byte);
                 } else {
@@ -115,7 +117,7 @@ fn escape(out: &mut Vec<u8>, value: &[u8], escape: Escape) {
             }
         }
         Escape::Json => {
-            for &byte in value {
+            for &byte in &*byte_text::write(value) {
                 match byte {
                     b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
                     b'\n' => out.extend_from_slice(b"\\n"),
@@ -253,16 +255,16 @@ mod tests {
 
     #[test]
     fn values_are_escaped_as_nginx_does() {
-        let escaped = |value: &[u8], how| {
+        let escaped = |value: &str, how| {
             let mut out = Vec::new();
             escape(&mut out, value, how);
             String::from_utf8_lossy(&out).into_owned()
         };
-        assert_eq!(escaped(b"", Escape::Default), "-");
-        assert_eq!(escaped(b"a\"b\\\x01\xff", Escape::Default), "a\\x22b\\x5C\\x01\\xFF");
-        assert_eq!(escaped(b"", Escape::Json), "");
-        assert_eq!(escaped("a\"\\\n\u{1}é".as_bytes(), Escape::Json), "a\\\"\\\\\\n\\u0001é");
-        assert_eq!(escaped(b"\"", Escape::None), "\"");
+        assert_eq!(escaped("", Escape::Default), "-");
+        assert_eq!(escaped("a\"b\\\x01\u{10FFFF}", Escape::Default), "a\\x22b\\x5C\\x01\\xFF");
+        assert_eq!(escaped("", Escape::Json), "");
+        assert_eq!(escaped("a\"\\\n\u{1}é", Escape::Json), "a\\\"\\\\\\n\\u0001é");
+        assert_eq!(escaped("\"", Escape::None), "\"");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Variables: what APISIX and nginx call by name of a request.
 //!
 //! The rule to know: a name is understood once, when configuration is compiled, and read many times. Reading copies
-//! only what is put together on the spot.
+//! only what is put together on the spot. A text stands for bytes as [`byte_text`] has it.
 
 pub(crate) mod body;
 mod clock;
@@ -15,7 +15,7 @@ use std::{borrow::Cow, net::IpAddr, sync::LazyLock};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
-use model::expr::Operand;
+use model::{byte_text, expr::Operand};
 use serde_json::Value;
 use serde_json_path::JsonPath;
 
@@ -407,8 +407,8 @@ fn protocol(version: Version) -> &'static str {
 /// All values of a header, joined as nginx joins them.
 fn header_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, str>> {
     Some(match header_bytes(headers, name)? {
-        Cow::Borrowed(value) => String::from_utf8_lossy(value),
-        Cow::Owned(value) => String::from_utf8_lossy(&value).into_owned().into(),
+        Cow::Borrowed(value) => byte_text::read(value),
+        Cow::Owned(value) => byte_text::from_vec(value).into(),
     })
 }
 
@@ -432,10 +432,8 @@ fn underscored<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, 
 
 fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<Cow<'a, str>> {
     Some(match header_bytes(headers, &header::COOKIE)? {
-        Cow::Borrowed(cookies) => String::from_utf8_lossy(last_cookie(cookies, name.as_bytes())?),
-        Cow::Owned(cookies) => {
-            String::from_utf8_lossy(last_cookie(&cookies, name.as_bytes())?).into_owned().into()
-        }
+        Cow::Borrowed(cookies) => byte_text::read(last_cookie(cookies, name.as_bytes())?),
+        Cow::Owned(cookies) => byte_text::read(last_cookie(&cookies, name.as_bytes())?).into_owned().into(),
     })
 }
 
@@ -461,20 +459,21 @@ fn last_cookie<'a>(cookies: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
 fn parameter<'a>(query: &'a str, name: &str) -> Option<Operand<'a>> {
     query.split('&').find_map(|pair| {
         let (key, value) = pair.split_once('=').map_or((pair, None), |(key, value)| (key, Some(value)));
-        (decoded(key) == name).then(|| value.map_or(Value::Bool(true).into(), |text| decoded(text).into()))
+        let value = || value.map_or(Value::Bool(true).into(), |text| decoded(text.as_bytes()).into());
+        (decoded(key.as_bytes()) == name).then(value)
     })
 }
 
-fn decoded(text: &str) -> Cow<'_, str> {
-    if !text.bytes().any(|b| b == b'%' || b == b'+') {
-        return text.into();
+fn decoded(text: &[u8]) -> Cow<'_, str> {
+    if !text.iter().any(|b| matches!(b, b'%' | b'+')) {
+        return byte_text::read(text);
     }
-    let spaced = text.replace('+', " ");
-    percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned().into()
+    let spaced: Vec<u8> = text.iter().map(|&b| if b == b'+' { b' ' } else { b }).collect();
+    byte_text::from_vec(percent_encoding::percent_decode(&spaced).collect()).into()
 }
 
 fn body_text(ctx: &Ctx) -> Option<Cow<'_, str>> {
-    ctx.body.as_deref().map(String::from_utf8_lossy)
+    ctx.body.as_deref().map(byte_text::read)
 }
 
 /// What follows `post_arg.`: names and dots, or with brackets, stars or two dots a JSONPath.
@@ -496,10 +495,11 @@ fn graphql(name: &str) -> Option<GraphQl> {
 
 /// The name in `Authorization: Basic …`.
 fn remote_user(ctx: &Ctx) -> Option<String> {
-    let (scheme, secret) = ctx.request.header("authorization")?.split_once(' ')?;
+    let said = header_value(&ctx.request.headers, &header::AUTHORIZATION)?;
+    let (scheme, secret) = said.split_once(' ')?;
     let plain = BASE64.decode(secret.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
     let name = plain.split(|&b| b == b':').next().filter(|name| name.len() < plain.len())?;
-    Some(String::from_utf8_lossy(name).into_owned())
+    Some(byte_text::read(name).into_owned())
 }
 
 /// This machine's name, as it was when the process first asked.

@@ -96,10 +96,15 @@ impl From<Value> for Operand<'_> {
 
 /// A number as Lua reads it from a text.
 fn number(text: &str) -> Option<f64> {
-    let text = text.trim();
-    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+    let text = text.trim_ascii();
+    let (sign, digits) = match text.strip_prefix('-') {
+        Some(digits) => (-1.0, digits),
+        None => (1.0, text.strip_prefix('+').unwrap_or(text)),
+    };
+    match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
         #[expect(clippy::cast_precision_loss, reason = "Lua has no other numbers")]
-        Some(hex) => u64::from_str_radix(hex, 16).ok().map(|n| n as f64),
+        Some(hex) if !hex.starts_with('+') => u64::from_str_radix(hex, 16).ok().map(|n| sign * n as f64),
+        Some(_) => None,
         None => text.parse().ok(),
     }
 }

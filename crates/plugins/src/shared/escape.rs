@@ -2,7 +2,8 @@
 
 use std::{borrow::Cow, fmt::Write as _};
 
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use model::byte_text;
+use percent_encoding::{AsciiSet, CONTROLS, percent_encode, utf8_percent_encode};
 
 /// What nginx encodes in a URI. `%` is among it: a URI in its normal form has no escapes left.
 const IN_URI: &AsciiSet = &CONTROLS
@@ -22,7 +23,10 @@ const IN_URI: &AsciiSet = &CONTROLS
 
 /// A path in its normal form, as it may stand in a request.
 pub fn path(text: &str) -> Cow<'_, str> {
-    utf8_percent_encode(text, IN_URI).into()
+    match byte_text::write(text) {
+        Cow::Borrowed(_) => utf8_percent_encode(text, IN_URI).into(),
+        Cow::Owned(bytes) => percent_encode(&bytes, IN_URI).to_string().into(),
+    }
 }
 
 /// The text with control characters encoded and nothing else: nobody can end a line in it.
@@ -57,6 +61,7 @@ mod tests {
     #[test]
     fn paths_and_lines() {
         assert_eq!(path("/a b?c=%25&d=é\r\n"), "/a%20b%3Fc=%2525&d=%C3%A9%0D%0A");
+        assert_eq!(path("/\u{10FFFF}é"), "/%FF%C3%A9");
         assert_eq!(path("/plain/~user;v=1:2@3"), "/plain/~user;v=1:2@3");
         assert_eq!(controls("a=1 b\r\n%20é\u{7f}"), "a=1 b%0D%0A%20é%7F");
         assert_eq!(uri("/a?b=1 2\n"), "/a?b=1%202%0A");

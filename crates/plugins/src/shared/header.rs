@@ -1,6 +1,7 @@
 //! Values of headers, and how they are put on a message.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use model::byte_text;
 use serde_json::{Map, Value};
 
 use super::escape;
@@ -41,12 +42,14 @@ pub fn text(value: Value) -> Result<String, String> {
     }
 }
 
-/// The value of a header. What may not stand in one is percent-encoded, as nginx has it.
+/// The value of a header, of the bytes that a text stands for. What may not stand in one is percent-encoded, as nginx
+/// has it.
 pub fn value(text: &str) -> HeaderValue {
-    if let Ok(value) = HeaderValue::from_str(text) {
+    if let Ok(value) = HeaderValue::from_bytes(&byte_text::write(text)) {
         return value;
     }
-    HeaderValue::from_str(&escape::controls(text)).unwrap_or_else(|_| HeaderValue::from_static(""))
+    let safe = escape::controls(text);
+    HeaderValue::from_bytes(&byte_text::write(&safe)).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 /// Puts a value in the place of all there are. An empty one removes the header, as nginx has it.
@@ -67,6 +70,7 @@ mod tests {
         for (text, sent) in [("a\tb é", "a\tb é"), ("a\r\nb: c", "a%0D%0Ab: c"), ("\0", "%00")] {
             assert_eq!(value(text).as_bytes(), sent.as_bytes(), "{text:?}");
         }
+        assert_eq!(value("a\u{10FFFF}\n").as_bytes(), b"a\xff%0A");
         for (json, written) in [("3", "3"), ("3.0", "3"), ("0.5", "0.5"), ("\"x\"", "x")] {
             assert_eq!(text(serde_json::from_str(json).unwrap()).unwrap(), written);
         }

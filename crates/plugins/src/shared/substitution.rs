@@ -1,24 +1,17 @@
 //! A regular expression and what its matches are replaced by, as `ngx.re.sub` and `ngx.re.gsub` have it.
 //!
-//! The rule to know: texts are bytes, as they are to nginx. An expression without look-around and back references
-//! reads any bytes in linear time; one that has them reads UTF-8 and may backtrack, within a limit past which it does
-//! not match.
+//! The rule to know: texts are bytes, as they are to nginx.
 
-use std::{borrow::Cow, ops::Range};
-
-use model::pattern::translate;
+use model::{
+    byte_text,
+    pattern::{Groups, Pattern},
+};
 
 /// A regular expression and its replacement.
 #[derive(Debug)]
 pub struct Substitution {
-    regex: Regex,
+    pattern: Pattern,
     replacement: Vec<Piece>,
-}
-
-#[derive(Debug)]
-enum Regex {
-    Linear(regex::bytes::Regex),
-    Backtracking(Box<fancy_regex::Regex>),
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -28,61 +21,40 @@ enum Piece {
     Group(usize),
 }
 
-/// Where a match and its groups are. The first is the whole match.
-type Groups = Vec<Option<Range<usize>>>;
-
 impl Substitution {
     /// For texts of one line, such as paths. The error is the regular expression's, or the replacement's.
     pub fn new(pattern: &str, replacement: &str) -> Result<Self, String> {
-        Self::compile(&translate(pattern), replacement)
+        Self::with_options(pattern, "", replacement)
     }
 
     /// For texts of any length, with nginx's options: `jo`, `i`, `s`.
     pub fn with_options(pattern: &str, options: &str, replacement: &str) -> Result<Self, String> {
-        let flags = flags(options)?;
-        let mut pattern = translate(pattern);
-        if !flags.contains('m') {
-            pattern = before_last_newline(&pattern);
-        }
-        if options.contains('a') {
-            pattern = format!("\\A(?:{pattern})");
-        }
-        if !flags.is_empty() {
-            pattern = format!("(?{flags}){pattern}");
-        }
-        Self::compile(&pattern, replacement)
+        let pattern = Pattern::with_flags(pattern, &flags(options)?)?;
+        Ok(Self { pattern, replacement: pieces(replacement)? })
     }
 
-    fn compile(pattern: &str, replacement: &str) -> Result<Self, String> {
-        let regex = match regex::bytes::Regex::new(pattern) {
-            Ok(regex) => Regex::Linear(regex),
-            Err(_) => {
-                let regex = fancy_regex::Regex::new(pattern).map_err(|error| error.to_string())?;
-                Regex::Backtracking(Box::new(regex))
-            }
-        };
-        Ok(Self { regex, replacement: pieces(replacement)? })
-    }
-
-    /// The text with its first match replaced, and the groups of that match; none where nothing matches.
+    /// The text with its first match replaced, and the groups of that match; none where nothing matches. Texts stand
+    /// for bytes as [`byte_text`] has it.
     pub fn first(&self, text: &str) -> Option<(String, Vec<String>)> {
-        let groups = self.regex.find(text.as_bytes(), 0)?;
-        let mut replaced = Vec::with_capacity(text.len());
+        let bytes = byte_text::write(text);
+        let groups = self.pattern.find(&self.pattern.subject(&bytes), 0)?;
+        let mut replaced = Vec::with_capacity(bytes.len());
         let whole = groups.first().cloned().flatten()?;
-        replaced.extend_from_slice(&text.as_bytes()[..whole.start]);
-        self.expand(text.as_bytes(), &groups, &mut replaced);
-        replaced.extend_from_slice(&text.as_bytes()[whole.end..]);
-        let group = |range: &Option<Range<usize>>| {
-            range.clone().map_or_else(String::new, |range| lossy(&text.as_bytes()[range]).into_owned())
-        };
-        Some((lossy(&replaced).into_owned(), groups.iter().map(group).collect()))
+        replaced.extend_from_slice(&bytes[..whole.start]);
+        self.expand(&bytes, &groups, &mut replaced);
+        replaced.extend_from_slice(&bytes[whole.end..]);
+        let captured = groups
+            .into_iter()
+            .map(|range| range.map_or_else(String::new, |range| byte_text::read(&bytes[range]).into_owned()));
+        Some((byte_text::from_vec(replaced), captured.collect()))
     }
 
     /// The text with its first match replaced, or with all of them; none where nothing matches.
     pub fn replace(&self, text: &[u8], all: bool) -> Option<Vec<u8>> {
+        let subject = self.pattern.subject(text);
         let mut replaced = Vec::new();
         let (mut from, mut copied) = (0, 0);
-        while let Some(groups) = self.regex.find(text, from) {
+        while let Some(groups) = self.pattern.find(&subject, from) {
             let Some(whole) = groups.first().cloned().flatten() else { break };
             replaced.reserve(text.len() - copied);
             replaced.extend_from_slice(&text[copied..whole.start]);
@@ -104,7 +76,7 @@ impl Substitution {
     fn expand(&self, text: &[u8], groups: &Groups, into: &mut Vec<u8>) {
         for piece in &self.replacement {
             match piece {
-                Piece::Text(text) => into.extend_from_slice(text.as_bytes()),
+                Piece::Text(text) => into.extend_from_slice(&byte_text::write(text)),
                 Piece::Group(group) => {
                     if let Some(range) = groups.get(*group).cloned().flatten() {
                         into.extend_from_slice(&text[range]);
@@ -113,26 +85,6 @@ impl Substitution {
             }
         }
     }
-}
-
-impl Regex {
-    fn find(&self, text: &[u8], from: usize) -> Option<Groups> {
-        match self {
-            Self::Linear(regex) => {
-                let found = regex.captures_at(text, from)?;
-                Some(found.iter().map(|group| group.map(|group| group.range())).collect())
-            }
-            Self::Backtracking(regex) => {
-                let text = std::str::from_utf8(text).ok()?;
-                let found = regex.captures_from_pos(text, from).ok()??;
-                Some(found.iter().map(|group| group.map(|group| group.range())).collect())
-            }
-        }
-    }
-}
-
-fn lossy(bytes: &[u8]) -> Cow<'_, str> {
-    String::from_utf8_lossy(bytes)
 }
 
 /// Where the character at `at` ends.
@@ -145,28 +97,11 @@ fn after_char(text: &[u8], at: usize) -> usize {
 fn flags(options: &str) -> Result<String, String> {
     match options.chars().find(|option| !"adDijJmosuUx".contains(*option)) {
         Some(unknown) => Err(format!("unknown flag \"{unknown}\" (flags \"{options}\")")),
-        None => Ok("imsx".chars().filter(|flag| options.contains(*flag)).collect()),
-    }
-}
-
-/// PCRE's `$` also matches before a newline that ends the text.
-fn before_last_newline(pattern: &str) -> String {
-    let mut out = String::with_capacity(pattern.len() + 8);
-    let (mut escaped, mut in_class) = (false, false);
-    for char in pattern.chars() {
-        match char {
-            '$' if !escaped && !in_class => {
-                out.push_str("(?=\\n?\\z)");
-                continue;
-            }
-            '[' if !escaped => in_class = true,
-            ']' if !escaped => in_class = false,
-            _ => {}
+        None => {
+            let options = options.replace('U', "u");
+            Ok("aimsux".chars().filter(|flag| options.contains(*flag)).collect())
         }
-        escaped = char == '\\' && !escaped;
-        out.push(char);
     }
-    out
 }
 
 /// Splits `$1`, `${1}` and `$$` from text.
@@ -291,6 +226,8 @@ mod tests {
         let linear = Substitution::with_options("a", "", "b").unwrap();
         assert_eq!(linear.replace(b"\xff a \xfe", true).unwrap(), b"\xff b \xfe");
         let backtracking = Substitution::with_options("a(?! )", "", "b").unwrap();
-        assert_eq!(backtracking.replace(b"\xff a", true), None);
+        assert_eq!(backtracking.replace(b"\xff a", true).unwrap(), b"\xff b");
+        let (replaced, groups) = linear.first("/\u{10FFFF}a").unwrap();
+        assert_eq!((&*replaced, &*groups[0]), ("/\u{10FFFF}b", "a"));
     }
 }

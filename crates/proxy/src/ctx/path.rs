@@ -1,7 +1,9 @@
 //! What nginx makes of a request's path, and what the settings may make of that.
 //!
-//! The rule to know: nothing here decodes twice. Routes, rules and plugins see the result; the upstream gets what the
-//! client wrote.
+//! The rule to know: nothing here decodes twice. Routes, rules and plugins see the result, a text that stands for its
+//! bytes as [`byte_text`] has it; the upstream gets what the client wrote.
+
+use model::byte_text;
 
 /// The target's path leads out of the root, or can't be decoded: answered with 400.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,10 +25,9 @@ pub struct PathRules {
 pub fn normalize(path: &str) -> Result<Option<Box<str>>, BadTarget> {
     let bytes = path.as_bytes();
     // Without an early end the compiler looks at many bytes at once.
-    let odd = bytes
-        .iter()
-        .zip(&bytes[bytes.len().min(1)..])
-        .fold(false, |odd, (&a, &b)| odd | (a == b'%') | ((a == b'/') & ((b == b'/') | (b == b'.'))));
+    let odd = bytes.iter().zip(&bytes[bytes.len().min(1)..]).fold(false, |odd, (&a, &b)| {
+        odd | (a == b'%') | (a == 0xF4) | ((a == b'/') & ((b == b'/') | (b == b'.')))
+    });
     if !odd && !path.ends_with('%') {
         return Ok(None);
     }
@@ -58,7 +59,7 @@ pub fn normalize(path: &str) -> Result<Option<Box<str>>, BadTarget> {
         }
         first = false;
     }
-    let text = String::from_utf8(out).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned());
+    let text = byte_text::from_vec(out);
     Ok(if text == path { None } else { Some(text.into_boxed_str()) })
 }
 
@@ -101,10 +102,10 @@ fn is_encoded_dots(name: &str) -> bool {
 /// to the path than to decode it: then a slash that is kept could hide a way out of the folder.
 pub(super) fn with_encoded_slashes(raw: &str, normal: &str) -> Option<Box<str>> {
     let raw = raw.as_bytes();
-    if !raw.windows(3).any(is_slash) || decode(raw, false) != normal.as_bytes() {
+    if !raw.windows(3).any(is_slash) || decode(raw, false) != *byte_text::write(normal) {
         return None;
     }
-    String::from_utf8(decode(raw, true)).ok().map(Into::into)
+    Some(byte_text::from_vec(decode(raw, true)).into())
 }
 
 fn is_slash(window: &[u8]) -> bool {
@@ -157,6 +158,7 @@ mod tests {
             ("/a%2Fb", "/a/b"),
             ("/.well-known/x", "/.well-known/x"),
             ("/%E4%BD%A0", "/你"),
+            ("/%ff/x", "/\u{10FFFF}/x"),
         ] {
             let found = normalize(path).unwrap();
             assert_eq!(found.as_deref().unwrap_or(path), normal, "{path}");
@@ -191,6 +193,7 @@ mod tests {
             ("/a/b", "/a/b", None),
             ("/a/..%2Fb", "/b", None),
             ("/a%2F%2Fb", "/a/b", None),
+            ("/%ff%2Fb", "/\u{10FFFF}/b", Some("/\u{10FFFF}%2Fb")),
         ] {
             assert_eq!(with_encoded_slashes(raw, normal).as_deref(), kept, "{raw}");
         }

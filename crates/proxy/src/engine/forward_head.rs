@@ -8,6 +8,7 @@ mod stream;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+use model::byte_text;
 use percent_encoding::AsciiSet;
 
 pub use stream::for_stream;
@@ -88,7 +89,7 @@ pub fn write(out: &mut Vec<u8>, ctx: &Ctx, client: &Client, host: &[u8], framing
 
 /// Writes a target that a plugin made: nothing in it may end the line or pass for a part of it.
 fn write_target(out: &mut Vec<u8>, target: &str) {
-    for part in percent_encoding::utf8_percent_encode(target, UNSAFE) {
+    for part in percent_encoding::percent_encode(&byte_text::write(target), UNSAFE) {
         out.extend_from_slice(part.as_bytes());
     }
 }
@@ -178,8 +179,8 @@ mod tests {
     #[test]
     fn a_target_made_by_a_plugin_stays_one_word() {
         let mut out = Vec::new();
-        write_target(&mut out, "/a b\r\nHost: x/%20/\u{e9}?c=d&e");
-        assert_eq!(out, b"/a%20b%0D%0AHost:%20x/%20/%C3%A9?c=d&e");
+        write_target(&mut out, "/a b\r\nHost: x/%20/\u{e9}?c=d&e\u{10FFFF}");
+        assert_eq!(out, b"/a%20b%0D%0AHost:%20x/%20/%C3%A9?c=d&e%FF");
     }
 
     #[test]

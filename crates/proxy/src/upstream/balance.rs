@@ -9,7 +9,10 @@ mod wheel;
 
 use std::{cmp::Reverse, sync::Arc};
 
-use model::resource::{self, HashOn};
+use model::{
+    byte_text,
+    resource::{self, HashOn},
+};
 use rand::Rng as _;
 
 pub use load::Held;
@@ -165,7 +168,7 @@ impl Level {
 impl HashKey {
     fn of<R>(&self, ctx: &Ctx, then: impl FnOnce(&[u8]) -> R) -> R {
         let (key, found) = self.key.render_counted(ctx);
-        if found == 0 { then(self.address.render(ctx).as_bytes()) } else { then(key.as_bytes()) }
+        if found == 0 { then(self.address.render(ctx).as_bytes()) } else { then(&byte_text::write(&key)) }
     }
 }
 

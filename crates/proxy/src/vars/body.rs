@@ -12,6 +12,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::{FutureExt as _, future::ready, stream::once};
 use http::{Method, header};
+use model::byte_text;
 use serde_json::{Map, Value};
 
 use super::{
@@ -125,10 +126,9 @@ fn text(ctx: &Ctx, limit: u64) -> Option<&Bytes> {
 /// Names with one value have it as a text, those with several as a list; one without `=` is `true`.
 fn form(body: &[u8]) -> Value {
     let mut all = Map::new();
-    let body = String::from_utf8_lossy(body);
-    for pair in body.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = match pair.split_once('=') {
-            Some((name, value)) => (name, Value::from(super::decoded(value))),
+    for pair in body.split(|&byte| byte == b'&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = match pair.iter().position(|&byte| byte == b'=') {
+            Some(at) => (&pair[..at], Value::from(super::decoded(&pair[at + 1..]))),
             None => (pair, Value::Bool(true)),
         };
         match all.get_mut(&*super::decoded(name)) {
@@ -149,7 +149,7 @@ fn multipart(body: &Bytes, kind: &str) -> Option<Value> {
         while let Ok(Some(part)) = parts.next_field().await {
             let Some(name) = part.name().map(str::to_owned) else { continue };
             let Ok(bytes) = part.bytes().await else { break };
-            all.insert(name, String::from_utf8_lossy(&bytes).into());
+            all.insert(name, byte_text::read(&bytes).into());
         }
         Value::Object(all)
     };

@@ -3,12 +3,13 @@
 //! The rule to know: what APISIX reads must have a value here too, or a body could be written so that rules on it do
 //! not see it. What lua-cjson refuses, such as half of a surrogate pair, is no JSON here either.
 
+use model::byte_text;
 use serde_json::{Map, Number, Value};
 
 /// Lua-cjson's `decode_max_depth`.
 const DEEPEST: usize = 1000;
 
-/// The document; none where lua-cjson reads none. Bytes that are not UTF-8 are replaced; a number too big for 64 bits
+/// The document; none where lua-cjson reads none. Texts stand for bytes as [`byte_text`] has it; a number too big for 64 bits
 /// is the biggest there is; `NaN` is null.
 pub fn read(text: &[u8]) -> Option<Value> {
     // Nearly every document is one in the narrow sense.
@@ -96,9 +97,7 @@ impl<'a> Reader<'a> {
                 _ => return None,
             }
         }
-        Some(
-            String::from_utf8(out).unwrap_or_else(|bad| String::from_utf8_lossy(bad.as_bytes()).into_owned()),
-        )
+        Some(byte_text::from_vec(out))
     }
 
     /// What follows a backslash.
@@ -231,7 +230,7 @@ mod tests {
     #[test]
     fn what_lua_cjson_reads_is_read() {
         for (text, value) in [
-            (&b"{\"a\":\"\xff\",\"b\":1}"[..], json!({"a": "\u{fffd}", "b": 1})),
+            (&b"{\"a\":\"\xff\",\"b\":1}"[..], json!({"a": "\u{10ffff}", "b": 1})),
             (b"[1e999,-1E+999, 1]", json!([f64::MAX, f64::MIN, 1])),
             (b"[0x1F, -0X10, 007, 1., -.5, +2, 1.5]", json!([31, -16, 7, 1.0, -0.5, 2, 1.5])),
             (b"[Infinity, -inf, NaN]", json!([f64::MAX, f64::MIN, null])),

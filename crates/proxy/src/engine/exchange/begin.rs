@@ -1,8 +1,9 @@
 //! A request's head, from hyper's into ours, and the answer to one that never becomes a request.
 
-use std::{rc::Rc, time::Duration};
+use std::{borrow::Cow, rc::Rc, time::Duration};
 
 use http::{HeaderName, HeaderValue, Request, Response, header, uri::Authority};
+use model::byte_text;
 
 use super::{
     super::h1::{Incoming, RequestBody},
@@ -35,8 +36,9 @@ impl Exchange {
         let host = parts.headers.get(header::HOST).cloned();
         let real = config.real_ip.as_ref();
         let real = real.and_then(|r| r.client(client.peer, &parts.headers, client.announced.as_ref()));
-        let named = authority.or_else(|| host.as_ref()?.to_str().ok()).unwrap_or_default();
-        let name = host_name(named);
+        let named = authority.map(Cow::Borrowed);
+        let named = named.or_else(|| Some(byte_text::read(host.as_ref()?.as_bytes()))).unwrap_or_default();
+        let name = host_name(&named);
         let told = forwarded::tell(&mut parts.headers, host, seen.has_forwarded, client, &config);
         let mut head =
             RequestHead::to(name, parts.method, target, parts.headers).map_err(|_| Refusal::BAD_REQUEST)?;

@@ -1,6 +1,7 @@
 //! `X-Forwarded-*`: how the request reached us. What the client says of that counts only if it is trusted.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use model::byte_text;
 
 use super::Client;
 use crate::{ctx::Ctx, engine::config::Config};
@@ -22,7 +23,7 @@ impl Told {
     /// Makes it readable for this request.
     pub(super) fn remember(self, ctx: &mut Ctx) {
         for (variable, value) in self.0 {
-            ctx.set_var(variable, String::from_utf8_lossy(value.as_bytes()).into_owned());
+            ctx.set_var(variable, byte_text::read(value.as_bytes()).into_owned());
         }
     }
 }

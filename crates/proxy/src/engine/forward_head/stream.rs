@@ -7,6 +7,7 @@ use http::{
     HeaderMap, HeaderValue, Request, Uri, Version, header,
     uri::{Authority, PathAndQuery, Scheme},
 };
+use model::byte_text;
 
 use super::{FORWARDED_FOR, REAL_IP, UNSAFE, is_ours};
 use crate::{
@@ -26,7 +27,9 @@ pub fn for_stream(
     let request = &ctx.request;
     let target = match &request.upstream_target {
         None => Cow::Borrowed(request.target()),
-        Some(target) => percent_encoding::utf8_percent_encode(target, UNSAFE).into(),
+        Some(target) => {
+            percent_encoding::percent_encode(&byte_text::write(target), UNSAFE).to_string().into()
+        }
     };
     let tls = ctx.upstream.as_ref().is_some_and(|upstream| upstream.scheme.is_tls());
     let mut parts = http::uri::Parts::default();
