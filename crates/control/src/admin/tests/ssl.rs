@@ -67,7 +67,7 @@ async fn keys_of_upstreams_are_ciphertext_in_every_answer() {
     let shown = api.call("GET /routes/1", &Value::Null).await.json();
     assert_eq!(shown["value"]["plugins"], key_auth);
     let mut foreign = upstream;
-    foreign["tls"]["client_key"] = json!("bm90IG91cnM=");
+    foreign["tls"]["client_key"] = json!("bm90IG91cnM=".repeat(8));
     let refused = error("failed to decrypt previous encrypted key");
     api.script(&[("PUT /upstreams/2", foreign, 400, refused)]).await;
 }
