@@ -13,9 +13,16 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use axum::{Router, extract::ConnectInfo};
+use axum::{BoxError, Router, body::Body, extract::ConnectInfo};
+use bytes::Bytes;
+use futures_util::Stream;
 use http::{HeaderValue, Version, header};
-use hyper::{Request, body::Incoming, service::service_fn};
+use http_body_util::BodyExt as _;
+use hyper::{
+    Request,
+    body::{Body as _, Incoming},
+    service::service_fn,
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
@@ -26,8 +33,11 @@ use tower::ServiceExt as _;
 
 /// How long a connection may finish its request after what it was served by is gone.
 const FAREWELL: Duration = Duration::from_secs(3);
-/// How long a TLS handshake or a request head may take.
+/// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a request's head may be waited for, and each next piece of its body: nginx's `client_header_timeout` and
+/// `client_body_timeout`.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A peer that vanished without a word is noticed: a watch may be silent for days.
 const KEEPALIVE: TcpKeepalive =
@@ -166,15 +176,7 @@ impl Caller {
     async fn greet(self, stream: tokio::net::TcpStream) {
         let tls = self.newest.load().site.tls.clone();
         match tls {
-            // Whoever connects and says nothing is not waited for: hyper counts from the first byte.
-            None => tokio::select! {
-                said = tokio::time::timeout(HANDSHAKE, stream.readable()) => {
-                    if matches!(said, Ok(Ok(()))) {
-                        self.converse(stream).await;
-                    }
-                }
-                () = self.closed.cancelled() => {}
-            },
+            None => self.converse(stream).await,
             Some(tls) => {
                 let handshake = tokio_rustls::TlsAcceptor::from(tls).accept(stream);
                 match tokio::time::timeout(HANDSHAKE, handshake).await {
@@ -193,9 +195,12 @@ impl Caller {
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
         let over = self.newest.load().over.clone();
-        let http2 = Arc::new(AtomicBool::new(false));
+        let (http2, begun) = (Arc::new(AtomicBool::new(false)), CancellationToken::new());
         let (peer, newest, last, seen) = (self.peer, self.newest, over.clone(), http2.clone());
-        let service = service_fn(move |mut request: Request<Incoming>| {
+        let asked = begun.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            asked.cancel();
+            let mut request = impatient(request);
             let is_http2 = request.version() == Version::HTTP_2;
             seen.store(is_http2, Ordering::Relaxed);
             // As `into_make_service_with_connect_info` does for axum's own listeners.
@@ -210,7 +215,7 @@ impl Caller {
             }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE);
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
         builder
             .http2()
             .timer(TokioTimer::new())
@@ -220,6 +225,8 @@ impl Caller {
         tokio::pin!(connection);
         tokio::select! {
             _ = connection.as_mut() => return,
+            // Until it knows what is spoken, hyper waits for ever.
+            () = unless(&begun) => return,
             () = over.cancelled() => {}
         }
         // HTTP/2 can say so itself. Closed while it is idle, an HTTP/1.1 connection could cost its client a request.
@@ -235,14 +242,82 @@ impl Caller {
     }
 }
 
+/// Comes about when there was no first request in time.
+async fn unless(begun: &CancellationToken) {
+    if tokio::time::timeout(PATIENCE, begun.cancelled()).await.is_ok() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// The request with a body that fails when the client is silent for too long. A stream of gRPC may be.
+fn impatient(request: Request<Incoming>) -> Request<Body> {
+    let kind = request.headers().get(header::CONTENT_TYPE);
+    if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
+        return request.map(Body::new);
+    }
+    request.map(|body| if body.is_end_stream() { Body::empty() } else { Body::from_stream(pieces(body)) })
+}
+
+fn pieces(body: Incoming) -> impl Stream<Item = Result<Bytes, BoxError>> {
+    futures_util::stream::unfold(Some(body), |body| async move {
+        let mut body = body?;
+        loop {
+            match tokio::time::timeout(PATIENCE, body.frame()).await {
+                Err(_) => {
+                    let silent = format!("nothing came for {} s", PATIENCE.as_secs());
+                    return Some((Err(silent.into()), None));
+                }
+                Ok(None) => return None,
+                Ok(Some(Err(error))) => return Some((Err(error.into()), None)),
+                Ok(Some(Ok(frame))) => {
+                    // Trailers mean nothing here.
+                    if let Ok(data) = frame.into_data() {
+                        return Some((Ok(data), Some(body)));
+                    }
+                }
+            }
+        }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
 
     fn plain() -> Site {
         Site { router: Router::new().route("/", get(|| async { "yes" })), tls: None }
+    }
+
+    /// What comes back on a connection that says this and no more, and how long after.
+    async fn silence(address: SocketAddr, said: &str) -> (Duration, String) {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream.write_all(said.as_bytes()).await.unwrap();
+        let begun = tokio::time::Instant::now();
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer).await;
+        (begun.elapsed(), answer)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_says_nothing_more_is_let_go() {
+        let echo = async |body: Bytes| body;
+        let router = Router::new().route("/", get(async || "yes").post(echo));
+        let server = Server::bind("127.0.0.1:0".parse().unwrap(), false, Site { router, tls: None }).unwrap();
+        for (said, status) in [
+            ("", ""),
+            ("P", ""),
+            ("GET / HTTP/1.1\r\nHost: a\r\n", ""),
+            ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", "200"),
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{", "400"),
+        ] {
+            let (waited, answer) = silence(server.address(), said).await;
+            let expected = PATIENCE..PATIENCE + Duration::from_secs(5);
+            assert!(expected.contains(&waited), "{said:?}: {waited:?} {answer}");
+            assert_eq!(answer.split(' ').nth(1).unwrap_or_default(), status, "{said:?}: {answer}");
+        }
     }
 
     #[tokio::test]
