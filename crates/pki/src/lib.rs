@@ -23,6 +23,8 @@ pub enum Bad {
     Key,
     #[error("the key does not belong to the certificate")]
     Mismatch,
+    #[error("version 1 certificates are not supported")]
+    Version1,
     #[error("the certificate can't be used: {0}")]
     Unusable(#[source] Error),
 }
@@ -54,9 +56,18 @@ pub fn certified_key(cert: &[u8], key: &[u8]) -> Result<CertifiedKey, Bad> {
         // Which key it is can't be told for every kind of key; a mismatch can.
         Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(pair),
         Err(Error::InconsistentKeys(_)) => Err(Bad::Mismatch),
+        Err(error) => Err(bad(error)),
+    }
+}
+
+/// What is wrong with a certificate.
+fn bad(error: Error) -> Bad {
+    match error {
         // What is in the armour is no certificate.
-        Err(Error::InvalidCertificate(CertificateError::BadEncoding)) => Err(Bad::Certificate),
-        Err(other) => Err(Bad::Unusable(other)),
+        Error::InvalidCertificate(CertificateError::BadEncoding) => Bad::Certificate,
+        // X.509 versions 1 and 2 have no extensions, and so no names that count. Only the name of the error tells.
+        error if format!("{error:?}").contains("UnsupportedCertVersion") => Bad::Version1,
+        other => Bad::Unusable(other),
     }
 }
 
@@ -64,10 +75,7 @@ pub fn certified_key(cert: &[u8], key: &[u8]) -> Result<CertifiedKey, Bad> {
 pub fn roots(pem: &[u8]) -> Result<RootCertStore, Bad> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(pem)? {
-        roots.add(certificate).map_err(|error| match error {
-            Error::InvalidCertificate(CertificateError::BadEncoding) => Bad::Certificate,
-            other => Bad::Unusable(other),
-        })?;
+        roots.add(certificate).map_err(bad)?;
     }
     Ok(roots)
 }
@@ -75,6 +83,14 @@ pub fn roots(pem: &[u8]) -> Result<RootCertStore, Bad> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_certificate_of_version_1_is_named() {
+        // `openssl x509 -req` without extensions.
+        let pem = include_bytes!("fixtures/version1.pem");
+        let told = [certified_key(pem, pem).map(drop), roots(pem).map(drop)];
+        assert!(matches!(told[0], Err(Bad::Version1)), "{told:?}");
+    }
 
     #[test]
     fn what_can_not_be_used_says_why() {
