@@ -104,6 +104,27 @@ async fn a_paged_read_stays_at_its_revision() {
     assert_eq!(page["kvs"].as_array().unwrap().len(), 2);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_the_default_and_what_is_nowhere_is_404() {
+    let store = Arc::new(Memory::new());
+    store.commit(Commit::put(route("1"), "{}")).await.unwrap();
+    let address = serve(store, Access::ReadOnly).await;
+    let mut asked = range(b"/apisix/routes/1", b"", 0, 0);
+    for field in ["range_end", "limit", "revision", "serializable", "sort_order"] {
+        asked[field] = Value::Null;
+    }
+    assert_eq!(post(address, "/v3/kv/range", &asked).await["count"], "1");
+    for (path, kind, status, grpc) in [
+        ("/v3/nothing", "application/json", 404, ""),
+        ("/", "", 404, ""),
+        ("/etcdserverpb.KV/Nothing", "application/grpc", 200, "12"),
+    ] {
+        let (url, headers) = (format!("http://{address}{path}"), [("content-type", kind)]);
+        let answer = testkit::http::request(http::Method::POST, &url, &headers, "").await.unwrap();
+        assert_eq!((answer.status, answer.header("grpc-status")), (status, grpc), "{path}");
+    }
+}
+
 fn range(key: &[u8], end: &[u8], limit: u32, revision: u64) -> Value {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
     json!({"key": STANDARD.encode(key), "range_end": STANDARD.encode(end), "limit": limit, "revision": revision})

@@ -1,6 +1,6 @@
 //! What this node tells about itself: status (7085), control API (9090), metrics (9091).
 //!
-//! The rule to know: everything here reads; only `accept` and `backup` ask the planes to do something.
+//! The rule to know: everything here reads; only `accept`, `backup` and `reload` ask the planes to do something.
 
 mod apisix;
 mod health;
@@ -20,6 +20,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     planes::{control::ControlPlane, data::DataPlane},
+    reload::Reloader,
     settings::Settings,
 };
 
@@ -28,6 +29,7 @@ pub use metrics::router as metrics_router;
 /// What there is to see, swapped as a whole by a reload.
 pub struct View {
     parts: ArcSwap<Parts>,
+    pub reloader: Reloader,
 }
 
 /// The planes of this process.
@@ -39,9 +41,9 @@ pub struct Parts {
 }
 
 impl View {
-    pub fn new(settings: &Settings) -> Self {
+    pub fn new(settings: &Settings, reloader: Reloader) -> Self {
         let parts = Parts { settings: settings.clone(), data: None, source: None, control: None };
-        Self { parts: ArcSwap::from_pointee(parts) }
+        Self { parts: ArcSwap::from_pointee(parts), reloader }
     }
 
     pub fn show(

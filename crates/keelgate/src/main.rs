@@ -10,6 +10,7 @@ mod http_client;
 mod log;
 mod open_files;
 mod planes;
+mod reload;
 mod server;
 mod settings;
 

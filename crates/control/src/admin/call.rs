@@ -2,8 +2,15 @@
 //!
 //! The rule to know: the path is decoded first and split then, as nginx does it, so a segment never holds a `/`.
 
+use std::time::Duration;
+
 use axum::{body::Body, extract::Query};
-use http::{HeaderMap, Uri, header::CONTENT_LENGTH};
+use bytes::{Bytes, BytesMut};
+use http::{
+    HeaderMap, Uri,
+    header::{CONTENT_LENGTH, EXPECT},
+};
+use http_body_util::BodyExt as _;
 use model::number;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
@@ -15,6 +22,9 @@ pub const MAX_BODY: usize = 1_572_864;
 
 /// The largest whole configuration taken; APISIX sets no limit.
 pub const MAX_WHOLE: usize = 256 * 1024 * 1024;
+
+/// How long a body that is too big is read on: nginx's `lingering_time`.
+const LINGER: Duration = Duration::from_secs(30);
 
 /// The query, decoded. Where a name is given twice the first counts.
 #[derive(Clone, Debug, Default)]
@@ -63,32 +73,52 @@ impl Args {
     }
 }
 
-/// The segments of the path after `/apisix/admin`.
-pub fn segments(path: &str) -> Vec<String> {
+/// The segments of a path after `/apisix/admin`; none of another path. Empty segments, `.` and `..` are resolved.
+pub fn segments(path: &str) -> Option<Vec<String>> {
     let decoded = percent_decode_str(path).decode_utf8_lossy();
-    decoded.split('/').filter(|segment| !segment.is_empty()).skip(2).map(str::to_owned).collect()
+    let mut segments = Vec::new();
+    for segment in decoded.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => drop(segments.pop()?),
+            name => segments.push(name.to_owned()),
+        }
+    }
+    let own = segments.split_off(segments.len().min(2));
+    (segments == ["apisix", "admin"]).then_some(own)
 }
 
 /// The bytes of a body, refused when there are more than `largest`.
-pub async fn bytes(headers: &HeaderMap, body: Body, largest: usize) -> Result<bytes::Bytes, Answer> {
+pub async fn bytes(headers: &HeaderMap, mut body: Body, largest: usize) -> Result<Bytes, Answer> {
     let told = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if let Some(size) = told.filter(|size| *size > largest as u64) {
+        // Who waits to be asked for the body has sent nothing yet.
+        if !headers.contains_key(EXPECT) {
+            drain(body).await;
+        }
         return Err(Answer::bad(format!(
             "invalid request body: request size {size} is greater than the maximum size {largest} allowed"
         )));
     }
-    axum::body::to_bytes(body, largest).await.map_err(|error| {
-        let mut source: Option<&dyn std::error::Error> = Some(&error);
-        while let Some(cause) = source {
-            if cause.is::<http_body_util::LengthLimitError>() {
-                return Answer::bad(format!(
-                    "invalid request body: request size is greater than the maximum size {largest} allowed"
-                ));
-            }
-            source = cause.source();
+    let mut all = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Answer::bad(format!("invalid request body: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if all.len() + data.len() > largest {
+            drain(body).await;
+            return Err(Answer::bad(format!(
+                "invalid request body: request size is greater than the maximum size {largest} allowed"
+            )));
         }
-        Answer::bad(format!("invalid request body: {error}"))
-    })
+        all.extend_from_slice(&data);
+    }
+    Ok(all.freeze())
+}
+
+/// Reads what is still sent and throws it away: who is cut off while sending does not read the answer.
+async fn drain(mut body: Body) {
+    let all = async { while let Some(Ok(_)) = body.frame().await {} };
+    let _ = tokio::time::timeout(LINGER, all).await;
 }
 
 /// The JSON in a body; none where the body is empty.
@@ -111,9 +141,17 @@ pub fn parse(bytes: &[u8]) -> Result<Value, String> {
         |error| serde_json::from_slice(&escape_controls(bytes)).map_err(|_: serde_json::Error| error);
     let mut value = serde_json::from_slice(bytes)
         .or_else(lenient)
-        .map_err(|error| cjson::complaint(bytes).unwrap_or_else(|| error.to_string()))?;
+        .map_err(|error| cjson::complaint(bytes).unwrap_or_else(|| told(&error)))?;
     number::settle(&mut value);
     Ok(value)
+}
+
+fn told(error: &serde_json::Error) -> String {
+    let reason = error.to_string();
+    match reason.strip_prefix("recursion limit exceeded") {
+        Some(place) => format!("more than 127 levels of objects and lists in each other{place}"),
+        None => reason,
+    }
 }
 
 /// Line feeds and tabs inside strings are no JSON, but APISIX takes them, and users paste whole `.proto` files.
@@ -134,13 +172,28 @@ fn escape_controls(bytes: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
     use super::*;
 
     #[test]
     fn paths_are_split_as_nginx_does() {
-        assert_eq!(segments("/apisix/admin/routes//1/"), ["routes", "1"]);
-        assert_eq!(segments("/apisix/admin/routes/a%2Fb"), ["routes", "a", "b"]);
-        assert!(segments("/apisix/admin/").is_empty());
+        for (path, own) in [
+            ("/apisix/admin/routes//1/", "routes 1"),
+            ("/apisix/admin/routes/a%2Fb", "routes a b"),
+            ("//apisix/admin/routes", "routes"),
+            ("/apisix//admin/./routes/1/../2", "routes 2"),
+            ("/x/%2e%2e/apisix/%2E/admin/routes/.", "routes"),
+            ("/apisix/admin/", ""),
+        ] {
+            assert_eq!(segments(path).map(|own| own.join(" ")).as_deref(), Some(own), "{path}");
+        }
+        for path in ["/", "/apisix", "/apisix/adminx", "/apisix/admin/../v1", "/../apisix/admin", "*"] {
+            assert_eq!(segments(path), None, "{path}");
+        }
     }
 
     #[test]
@@ -149,6 +202,37 @@ mod tests {
         assert_eq!(json_body(body.as_bytes()).unwrap(), Some(json!({ "a": "x\"\ny", "b": 1 })));
         assert!(json_body(b"{a}").is_err());
         assert_eq!(json_body(b"").unwrap(), None);
+    }
+
+    #[test]
+    fn what_is_too_deep_is_told() {
+        let deep = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        assert!(parse(deep(127).as_bytes()).is_ok());
+        let error = parse(deep(128).as_bytes()).unwrap_err();
+        assert_eq!(error, "more than 127 levels of objects and lists in each other at line 1 column 128");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_too_big_is_read_to_its_end() {
+        let taken = Arc::new(AtomicUsize::new(0));
+        let pieces = |taken: &Arc<AtomicUsize>| {
+            let taken = taken.clone();
+            let pieces = (0..10).map(move |_| {
+                taken.fetch_add(1, Ordering::Relaxed);
+                Ok::<_, std::io::Error>(Bytes::from_static(b"1234567890"))
+            });
+            Body::from_stream(futures_util::stream::iter(pieces))
+        };
+        let none = HeaderMap::new();
+        let answer = bytes(&none, pieces(&taken), 25).await.unwrap_err();
+        assert_eq!((answer.status.as_u16(), taken.swap(0, Ordering::Relaxed)), (400, 10));
+        let mut told = HeaderMap::from_iter([(CONTENT_LENGTH, 100.into())]);
+        bytes(&told, pieces(&taken), 25).await.unwrap_err();
+        assert_eq!(taken.swap(0, Ordering::Relaxed), 10);
+        told.insert(EXPECT, http::HeaderValue::from_static("100-continue"));
+        bytes(&told, pieces(&taken), 25).await.unwrap_err();
+        assert_eq!(taken.load(Ordering::Relaxed), 0);
+        assert_eq!(bytes(&none, pieces(&taken), 100).await.unwrap().len(), 100);
     }
 
     #[test]

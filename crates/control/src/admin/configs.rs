@@ -54,6 +54,7 @@ pub async fn get(group: &Group, rules: &Rules, headers: &HeaderMap) -> Outcome {
         }
         whole.insert(version_name(kind), Value::Number(group.remembered().version(kind)));
     }
+    group.remembered().tell_in(&mut whole);
     let wants_yaml =
         headers.get(ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"application/yaml"));
     let answer = match wants_yaml.then(|| serde_saphyr::to_string(&whole)) {
@@ -228,6 +229,14 @@ impl Whole {
                 }
             })
             .collect()
+    }
+
+    /// As APISIX does, in the body too.
+    fn tell_in(&self, whole: &mut Map<String, Value>) {
+        if let Some(digest) = &self.digest {
+            whole.insert("X-Digest".to_owned(), json!(digest));
+            whole.insert("X-Last-Modified".to_owned(), json!(self.modified));
+        }
     }
 
     fn tell(&self, answer: Answer) -> Answer {

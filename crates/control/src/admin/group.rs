@@ -5,13 +5,14 @@
 //! alone, because a commit can't expect that nothing was added.
 
 use std::{
+    hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use model::{Key, Kind, Resource};
 use store::{Commit, Store, Write};
-use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::sync::{Mutex as AsyncMutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::{
     answer::{Answer, Outcome},
@@ -30,6 +31,8 @@ pub struct Group {
     pub auth_keys: AuthKeys,
     pub whole: Mutex<Whole>,
     writes: RwLock<()>,
+    /// Changes of one resource have one of these in common.
+    turns: [AsyncMutex<()>; 64],
     patience: Duration,
 }
 
@@ -48,6 +51,7 @@ impl Group {
             auth_keys: AuthKeys::default(),
             whole: Mutex::default(),
             writes: RwLock::default(),
+            turns: std::array::from_fn(|_| AsyncMutex::default()),
             patience: PATIENCE,
         }
     }
@@ -62,10 +66,15 @@ impl Group {
                 Lock::Shared(self.writes.read().await)
             }
         };
-        tokio::time::timeout(self.patience, lock).await.map_err(|_| {
-            let reason = "earlier writes still wait for the store; try again later";
-            Answer::refusal(http::StatusCode::SERVICE_UNAVAILABLE, reason)
-        })
+        tokio::time::timeout(self.patience, lock).await.map_err(|_| too_long())
+    }
+
+    /// Held while a resource is changed: who changes what another is changing waits, and does not try in vain.
+    pub async fn turn(&self, key: &Key) -> Result<MutexGuard<'_, ()>, Answer> {
+        let at = BuildHasherDefault::<DefaultHasher>::default().hash_one(key) % self.turns.len() as u64;
+        let turn = self.turns.get(usize::try_from(at).unwrap_or_default());
+        let Some(turn) = turn else { return Err(too_long()) };
+        tokio::time::timeout(self.patience, turn.lock()).await.map_err(|_| too_long())
     }
 
     /// The resource, or 404.
@@ -98,6 +107,11 @@ impl Group {
     }
 }
 
+fn too_long() -> Answer {
+    let reason = "earlier writes still wait for the store; try again later";
+    Answer::refusal(http::StatusCode::SERVICE_UNAVAILABLE, reason)
+}
+
 /// A put with its time to live.
 pub fn put(key: Key, value: String, ttl: Option<u64>) -> Write {
     Write::Put { key, value: value.into(), ttl }
@@ -106,6 +120,18 @@ pub fn put(key: Key, value: String, ttl: Option<u64>) -> Write {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn changes_of_one_resource_take_turns() {
+        let group =
+            Group { patience: Duration::from_millis(20), ..Group::new(Arc::new(store::Memory::default())) };
+        let (one, other) = (Key::new(Kind::Routes, "1"), Key::new(Kind::Routes, "2"));
+        let turn = group.turn(&one).await.ok();
+        assert!(turn.is_some() && group.turn(&other).await.is_ok());
+        assert!(group.turn(&one).await.is_err());
+        drop(turn);
+        assert!(group.turn(&one).await.is_ok());
+    }
 
     #[tokio::test]
     async fn nobody_waits_for_ever_behind_a_stuck_write() {

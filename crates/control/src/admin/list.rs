@@ -5,23 +5,21 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use model::{Kind, Resource};
-use regex::Regex;
+use model::{Kind, Resource, pattern};
 use serde_json::{Value, json};
 
 use super::{
     answer::{Answer, Outcome},
     call::Args,
     place::id_text,
-    resource::path_of,
     rules::Rules,
 };
 
 /// A resource as GET shows it.
-pub fn shown(resource: &Resource, conf: Value) -> Value {
+pub fn shown(resource: &Resource, rules: &Rules) -> Value {
     let fields = [
-        ("key", Value::String(path_of(&resource.key))),
-        ("value", conf),
+        ("key", Value::String(rules.path_of(&resource.key))),
+        ("value", plain(resource, rules)),
         ("createdIndex", resource.created.into()),
         ("modifiedIndex", resource.modified.into()),
     ];
@@ -29,7 +27,7 @@ pub fn shown(resource: &Resource, conf: Value) -> Value {
 }
 
 /// A resource's configuration with its plugins in plain text, without the private keys of certificates.
-pub fn plain(resource: &Resource, rules: &Rules) -> Value {
+fn plain(resource: &Resource, rules: &Rules) -> Value {
     let mut conf = resource.read().unwrap_or_else(|_| Value::String(resource.value.to_string()));
     if let (Kind::Ssls, Value::Object(fields)) = (resource.key.kind, &mut conf) {
         fields.shift_remove("key");
@@ -51,7 +49,7 @@ pub fn answer(mut resources: Vec<Arc<Resource>>, args: &Args, rules: &Rules) -> 
         resources.sort_by_key(|resource| resource.created);
         resources = resources.into_iter().skip(page.skip).take(page.take).collect();
     }
-    let list: Vec<Value> = resources.iter().map(|resource| shown(resource, plain(resource, rules))).collect();
+    let list: Vec<Value> = resources.iter().map(|resource| shown(resource, rules)).collect();
     Ok(Answer::ok(json!({ "list": list, "total": total })))
 }
 
@@ -88,11 +86,11 @@ struct Filter<'a> {
 }
 
 /// A regular expression of the client's; one that can't be read matches nothing.
-struct Pattern(Option<Regex>);
+struct Pattern(Option<pattern::Pattern>);
 
 impl Pattern {
     fn read(text: &str) -> Self {
-        Self(Regex::new(text).ok())
+        Self(pattern::Pattern::new(text).ok())
     }
 
     fn matches(&self, value: Option<&Value>) -> bool {

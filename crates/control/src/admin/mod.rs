@@ -35,8 +35,8 @@ use axum::{
     Router,
     extract::{ConnectInfo, Request, State},
     response::{IntoResponse, Response},
-    routing::any,
 };
+use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use ipnet::IpNet;
 use model::{Kind, PluginFacts, secrets::Keyring};
@@ -68,6 +68,9 @@ pub enum Version {
 /// Says why a data plane could not serve a resource, in plain text, whatever it refers to.
 pub type Serves = Arc<dyn Fn(Kind, &Value) -> Result<(), String> + Send + Sync>;
 
+/// Has the process read its settings again. The error says why they were not taken.
+pub type Reload = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
 /// `deployment.admin` of `config.yaml`, and what the API works on.
 #[derive(Clone)]
 pub struct Config {
@@ -95,6 +98,9 @@ pub struct Config {
     pub stream_plugins: &'static [PluginFacts],
     pub keyring: Arc<Keyring>,
     pub serves: Serves,
+    pub reload: Reload,
+    /// etcd's key prefix, which keys have in answers.
+    pub prefix: Arc<str>,
 }
 
 impl Config {
@@ -115,6 +121,8 @@ impl Config {
             stream_plugins: &[],
             keyring: Arc::default(),
             serves: Arc::new(|_, _| Ok(())),
+            reload: Arc::new(|| Box::pin(async { Ok(()) })),
+            prefix: "/apisix".into(),
         }
     }
 }
@@ -143,16 +151,14 @@ pub fn read_only_router(
 
 fn serving(admin: Admin) -> Router {
     let admin = Arc::new(admin);
-    Router::new()
-        .route("/apisix/admin", any(handle))
-        .route("/apisix/admin/", any(handle))
-        .route("/apisix/admin/{*rest}", any(handle))
-        .with_state(admin)
+    // Which paths are meant is seen once they are read as nginx reads them.
+    Router::new().fallback(handle).with_state(admin)
 }
 
 async fn handle(State(admin): State<Arc<Admin>>, request: Request) -> Response {
     let (method, asked) = (request.method().clone(), request.uri().path().to_owned());
-    let mut response = match admin.serve(request).await {
+    let Some(segments) = call::segments(&asked) else { return StatusCode::NOT_FOUND.into_response() };
+    let mut response = match admin.serve(request, segments).await {
         Ok(answer) | Err(answer) => answer.into_response(),
     };
     tracing::debug!(%method, path = asked, status = response.status().as_u16(), "admin request");
@@ -176,11 +182,10 @@ impl Admin {
         Ok(Self { rules, groups: groups.collect(), config, read_only })
     }
 
-    async fn serve(&self, request: Request) -> Outcome {
+    async fn serve(&self, request: Request, segments: Vec<String>) -> Outcome {
         let (parts, body) = request.into_parts();
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
         auth::check_address(&self.config.allow, peer)?;
-        let segments = call::segments(parts.uri.path());
         let whole = segments.len() == 1 && segments[0] == "configs";
         match parts.method {
             Method::OPTIONS if self.config.cors => return Ok(Answer::empty(StatusCode::OK)),
@@ -216,7 +221,7 @@ impl Admin {
         let names: Vec<&str> = segments.iter().map(String::as_str).collect();
         match (method, names.as_slice()) {
             (&Method::GET, ["plugins", "list"]) => plugins::list(&self.rules, args),
-            (_, ["plugins", "reload"]) => plugins::reload(method),
+            (_, ["plugins", "reload"]) => plugins::reload(method, &self.config.reload).await,
             (&Method::GET, ["plugins", rest @ ..] | ["schema", "plugins", rest @ ..]) => {
                 plugins::get(&self.rules, rest.first().copied(), args)
             }
@@ -234,7 +239,7 @@ impl Admin {
                 let place = self.place(segments)?;
                 let body = call::json_body(body)?;
                 args.ttl()?;
-                let folder = place.folder();
+                let folder = format!("{}/{}", self.config.prefix, place.folder());
                 let answer = Handler { group, rules: &self.rules, place, args }.answer(method, body).await?;
                 Ok(match self.config.version {
                     Version::V3 => answer,
@@ -257,7 +262,8 @@ impl Admin {
 
     /// The group the request names, or the default one.
     fn group(&self, args: &Args) -> Result<&Group, Answer> {
-        let name = args.get("gateway_group_id").unwrap_or(&self.config.default_group);
+        let given = args.get("gateway_group_id").filter(|name| !name.is_empty());
+        let name = given.unwrap_or(&self.config.default_group);
         let unknown =
             || Answer::refusal(StatusCode::NOT_FOUND, format!("gateway group [{name}] does not exist here"));
         self.groups.get(name).ok_or_else(unknown)

@@ -49,12 +49,12 @@ impl Place {
         }
     }
 
-    /// The key of the list that the resources here are in, as answers name it.
+    /// The key of the list that the resources here are in, without a prefix.
     pub fn folder(&self) -> String {
         match (self.kind, &self.owner) {
-            (Kind::Credentials, Some(owner)) => format!("/apisix/consumers/{owner}/credentials"),
-            (Kind::Secrets, Some(manager)) => format!("/apisix/secrets/{manager}"),
-            (kind, _) => format!("/apisix/{kind}"),
+            (Kind::Credentials, Some(owner)) => format!("consumers/{owner}/credentials"),
+            (Kind::Secrets, Some(manager)) => format!("secrets/{manager}"),
+            (kind, _) => kind.to_string(),
         }
     }
 

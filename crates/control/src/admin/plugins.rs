@@ -5,6 +5,7 @@ use model::{PluginFacts, plugin_facts::find};
 use serde_json::{Map, Value, json};
 
 use super::{
+    Reload,
     answer::{Answer, Outcome},
     call::Args,
     rules::Rules,
@@ -42,10 +43,12 @@ pub fn get(rules: &Rules, name: Option<&str>, args: &Args) -> Outcome {
     }
 }
 
-/// `PUT /plugins/reload`: which plugins there are is settled by the build, so there is nothing to load again.
-pub fn reload(method: &Method) -> Outcome {
+/// `PUT /plugins/reload`: the settings are read again, and with them which plugins there are.
+pub async fn reload(method: &Method, reload: &Reload) -> Outcome {
     if *method == Method::PUT {
-        return Ok(Answer::text(StatusCode::OK, "done"));
+        let done = |()| Answer::text(StatusCode::OK, "done");
+        let failed = |reason| Answer::refusal(StatusCode::INTERNAL_SERVER_ERROR, reason);
+        return reload().await.map(done).map_err(failed);
     }
     let reason = format!("please use PUT method to reload the plugins, {method} method is not allowed.");
     Err(Answer::refusal(StatusCode::METHOD_NOT_ALLOWED, reason))

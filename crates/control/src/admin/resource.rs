@@ -44,7 +44,7 @@ impl Handler<'_> {
     async fn get(&self) -> Outcome {
         let Some(id) = &self.place.id else { return self.list().await };
         let resource = self.group.get(&self.place.key(id)).await?;
-        Ok(Answer::ok(list::shown(&resource, list::plain(&resource, self.rules))))
+        Ok(Answer::ok(list::shown(&resource, self.rules)))
     }
 
     async fn list(&self) -> Outcome {
@@ -112,7 +112,10 @@ impl Handler<'_> {
                     conf::stamp(&mut conf, old.as_deref());
                 }
                 let status = if old.is_some() { StatusCode::OK } else { StatusCode::CREATED };
-                Ok((commit(key, &conf, ttl, expect), Answer::json(status, written(key, conf))))
+                Ok((
+                    commit(key, &conf, ttl, expect),
+                    Answer::json(status, written(self.rules.path_of(key), conf)),
+                ))
             })
             .await
     }
@@ -124,6 +127,7 @@ impl Handler<'_> {
         let key = &self.place.named_key()?;
         let change = &body.ok_or_else(|| Answer::bad("missing new configuration"))?;
         let ttl = self.args.ttl()?;
+        let _turn = self.group.turn(key).await?;
         let _lock = self.group.lock(looks_through_a_kind(key.kind, change)).await?;
         self.group
             .commit(|| async move {
@@ -132,7 +136,7 @@ impl Handler<'_> {
                 let mut expect = self.expectations(key, &conf).await?;
                 expect.push((key.clone(), Expect::At(old.modified)));
                 self.rules.conceal(key.kind, &mut conf);
-                Ok((commit(key, &conf, ttl, expect), Answer::ok(written(key, conf))))
+                Ok((commit(key, &conf, ttl, expect), Answer::ok(written(self.rules.path_of(key), conf))))
             })
             .await
     }
@@ -177,7 +181,7 @@ impl Handler<'_> {
                         .writes
                         .extend(credentials.iter().map(|one| Write::Delete { key: one.key.clone() }));
                 }
-                Ok((commit, Answer::ok(json!({ "key": path_of(key), "deleted": "1" }))))
+                Ok((commit, Answer::ok(json!({ "key": self.rules.path_of(key), "deleted": "1" }))))
             })
             .await
     }
@@ -273,14 +277,9 @@ fn commit(key: &Key, conf: &Value, ttl: Option<u64>, expect: Vec<(Key, Expect)>)
     Commit { expect, writes: vec![put(key.clone(), conf.to_string(), ttl)] }
 }
 
-/// A resource's key as APISIX names it in answers.
-pub fn path_of(key: &Key) -> String {
-    format!("/apisix/{key}")
-}
-
 /// The answer to a write: what was written.
-fn written(key: &Key, conf: Value) -> Value {
-    [("key".to_owned(), Value::String(path_of(key))), ("value".to_owned(), conf)].into_iter().collect()
+fn written(path: String, conf: Value) -> Value {
+    [("key".to_owned(), Value::String(path)), ("value".to_owned(), conf)].into_iter().collect()
 }
 
 fn unreadable(key: &Key, error: &serde_json::Error) -> Answer {

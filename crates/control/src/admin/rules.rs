@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use model::{
-    Kind, PluginFacts,
+    Key, Kind, PluginFacts,
     schema::{self, Checker},
     secrets::Keyring,
 };
@@ -22,6 +22,8 @@ pub struct Rules {
     checker: Checker,
     keyring: Arc<Keyring>,
     serves: Serves,
+    /// Of keys in answers.
+    prefix: Arc<str>,
 }
 
 impl Rules {
@@ -34,6 +36,7 @@ impl Rules {
             checker,
             keyring: config.keyring.clone(),
             serves: config.serves.clone(),
+            prefix: config.prefix.clone(),
         })
     }
 
@@ -46,9 +49,18 @@ impl Rules {
         }
     }
 
+    /// A resource's key as answers name it: as etcd has it.
+    pub fn path_of(&self, key: &Key) -> String {
+        format!("{}/{key}", self.prefix)
+    }
+
     /// Everything that can be told of a resource without knowing others. The error is APISIX's whole text.
     pub fn check(&self, kind: Kind, conf: &Value) -> Result<(), String> {
         self.checker.check(kind, conf)?;
+        if let Some(id @ ("." | "..")) = conf.get("id").and_then(Value::as_str) {
+            // It would be gone from every path.
+            return Err(format!("invalid configuration: property \"id\" validation failed: {id} is no id"));
+        }
         match kind {
             Kind::Protos => proto::check(conf.get("content").and_then(Value::as_str).unwrap_or_default()),
             Kind::Ssls | Kind::Routes | Kind::Services | Kind::Upstreams | Kind::StreamRoutes => {

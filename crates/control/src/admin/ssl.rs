@@ -69,6 +69,7 @@ fn wording(bad: &pki::Bad) -> String {
             "failed to parse key: PEM_read_bio_PrivateKey() failed".to_owned()
         }
         pki::Bad::Mismatch => "failed to parse key: it is not the key of the certificate".to_owned(),
+        pki::Bad::Version1 => "failed to parse cert: version 1 certificates are not supported".to_owned(),
         pki::Bad::Unusable(error) => format!("failed to parse cert: {error}"),
     }
 }

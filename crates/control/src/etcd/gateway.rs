@@ -13,9 +13,9 @@ use axum::{
     routing::{get, post},
 };
 use futures_util::StreamExt as _;
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::json;
+use serde_json::{Value, json};
 use store::etcd::proto::{
     self, AuthenticateRequest, CompactionRequest, DeleteRangeRequest, LeaseGrantRequest,
     LeaseKeepAliveRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, PutRequest, RangeRequest, TxnRequest,
@@ -143,7 +143,35 @@ async fn watch(State(service): State<Service>, body: Bytes) -> Response {
 }
 
 fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, Status> {
-    serde_json::from_slice(body).map_err(|error| Status::invalid_argument(format!("the body: {error}")))
+    let bad = |error: serde_json::Error| Status::invalid_argument(format!("the body: {error}"));
+    match serde_json::from_slice(body) {
+        Ok(read) => Ok(read),
+        Err(error) => {
+            let mut value: Value = serde_json::from_slice(body).map_err(bad)?;
+            if !drop_nulls(&mut value) {
+                return Err(bad(error));
+            }
+            serde_json::from_value(value).map_err(bad)
+        }
+    }
+}
+
+/// In the JSON of protocol buffers `null` is the default, as if the field were not there. Says whether there was any.
+fn drop_nulls(value: &mut Value) -> bool {
+    let Value::Object(fields) = value else { return false };
+    let before = fields.len();
+    fields.retain(|_, field| !field.is_null());
+    let some = before != fields.len();
+    fields.values_mut().fold(some, |some, field| drop_nulls(field) || some)
+}
+
+/// What is nowhere: in the words of gRPC to who speaks it, in those of etcd's gateway to others.
+pub async fn unknown(headers: HeaderMap) -> Response {
+    let kind = headers.get(header::CONTENT_TYPE);
+    if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
+        return Status::unimplemented("").into_http::<Body>();
+    }
+    refuse(&Status::not_found("Not Found"))
 }
 
 async fn answer<T: Serialize>(call: impl Future<Output = Result<T, Status>>) -> Response {

@@ -79,6 +79,7 @@ pub fn router(
     gateway::router(service.clone())
         .merge(heartbeat::router(heartbeat::Answerer { service, group, instance }))
         .merge(grpc)
+        .fallback(gateway::unknown)
 }
 
 /// A number for the store's lineage, as etcd has one for its cluster.

@@ -1,6 +1,6 @@
 //! `run`: the process itself, from start to signals to end.
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -9,6 +9,7 @@ use crate::{
     daemon::{Daemon, Reloads},
     log, open_files,
     planes::Planes,
+    reload::{Outcome, Reloader},
     settings::{self, Loaded},
 };
 
@@ -34,7 +35,8 @@ async fn live(loaded: Loaded) -> anyhow::Result<ExitCode> {
     let (mut terminate, mut quit) = (signal(SignalKind::terminate())?, signal(SignalKind::quit())?);
     let (mut interrupt, mut hangup) = (signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?);
     let mut reopen = signal(SignalKind::user_defined1())?;
-    let mut planes = Planes::start(loaded.settings).await?;
+    let (reloader, mut asked) = Reloader::new();
+    let mut planes = Planes::start(loaded.settings, reloader).await?;
     tokio::select! {
         opened = planes.open() => opened?,
         _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
@@ -55,11 +57,11 @@ async fn live(loaded: Loaded) -> anyhow::Result<ExitCode> {
             }
             _ = hangup.recv() => {
                 reloads.count += 1;
-                reloads.error = reload(&mut planes, &file).await.err().map(|error| format!("{error:#}"));
-                if let Some(error) = &reloads.error {
-                    tracing::error!(error, "the new settings were not taken; the old ones stay in force");
-                }
+                reloads.error = reload(&mut planes, &file).await.err();
                 let _ = daemon.tell(&reloads);
+            }
+            Some(answer) = asked.recv() => {
+                let _ = answer.send(reload(&mut planes, &file).await);
             }
             _ = reopen.recv() => planes.reopen_logs(),
         }
@@ -75,7 +77,16 @@ async fn live(loaded: Loaded) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn reload(planes: &mut Planes, file: &std::path::Path) -> anyhow::Result<()> {
+/// Takes the settings of the file, or says why not: to the log too.
+async fn reload(planes: &mut Planes, file: &Path) -> Outcome {
+    take(planes, file).await.map_err(|error| {
+        let error = format!("{error:#}");
+        tracing::error!(error, "the new settings were not taken; the old ones stay in force");
+        error
+    })
+}
+
+async fn take(planes: &mut Planes, file: &Path) -> anyhow::Result<()> {
     let Loaded { settings, warnings } = settings::load(file)?;
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let level = settings.log_level;

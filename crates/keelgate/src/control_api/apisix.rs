@@ -43,8 +43,16 @@ pub fn router(view: Arc<View>) -> Router {
         .route("/v1/discovery/{kind}/show_dump_file", get(discovery_dump_file))
         // There is no garbage to collect: it answers as APISIX does, for scripts.
         .route("/v1/gc", post(|| async { StatusCode::OK }))
-        .route("/v1/plugins/reload", put(|| async { "done" }))
+        .route("/v1/plugins/reload", put(reload))
         .with_state(view)
+}
+
+/// As in APISIX, which plugins there are is read from the settings again, and all the rest of them with it.
+async fn reload(State(view): State<Arc<View>>) -> Response {
+    match view.reloader.ask().await {
+        Ok(()) => "done".into_response(),
+        Err(reason) => error(StatusCode::INTERNAL_SERVER_ERROR, &reason),
+    }
 }
 
 /// The resources in force.

@@ -218,7 +218,7 @@ mod tests {
     async fn the_page_is_where_it_was_put_and_a_strange_place_is_no_panic() {
         let loaded =
             crate::settings::parse("", std::path::Path::new("/srv/conf/config.yaml"), &|_| None).unwrap();
-        let view = Arc::new(View::new(&loaded.settings));
+        let view = Arc::new(View::new(&loaded.settings, crate::reload::Reloader::new().0));
         for (path, asked, status) in
             [("/m", "/m", 200), ("/m", "/n", 404), ("m", "/m", 404), ("/{", "/x", 404)]
         {

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::prove;
 use crate::{
+    reload::Reloader,
     server::{Server, Site},
     settings::{
         AdminRole, AdminSettings, AdminVersion, EtcdSettings, ExportSettings, Settings, StoreSettings,
@@ -100,13 +101,21 @@ pub fn etcd_config(etcd: &EtcdSettings) -> store::etcd::Config {
 
 impl Prepared {
     /// Reads and checks everything; opens the store unless it is given, or far away.
-    pub fn new(settings: &Settings, kept: Option<Arc<dyn Store>>) -> anyhow::Result<Option<Self>> {
+    pub fn new(
+        settings: &Settings,
+        kept: Option<Arc<dyn Store>>,
+        reloader: &Reloader,
+    ) -> anyhow::Result<Option<Self>> {
         let Some(wanted) = &settings.store else { return Ok(None) };
         let begin = Begin {
             prefix: prefix(settings).into(),
             group: settings.group.as_str().into(),
             instance: settings.instance.clone(),
-            admin: settings.admin.as_ref().map(|admin| admin_config(settings, admin)).transpose()?,
+            admin: settings
+                .admin
+                .as_ref()
+                .map(|admin| admin_config(settings, admin, reloader))
+                .transpose()?,
             export: settings.export.as_ref().map(|export| export_config(settings, export)).transpose()?,
             prove: prove(settings),
         };
@@ -281,30 +290,18 @@ fn serves_without(settings: &Settings) -> bool {
 }
 
 /// Of a store that is not known yet.
-fn admin_config(settings: &Settings, admin: &AdminSettings) -> anyhow::Result<admin::Config> {
-    let mut keys: Vec<admin::AdminKey> = admin
-        .keys
-        .iter()
-        .filter(|key| !key.key.is_empty())
-        .map(|key| admin::AdminKey {
-            name: key.name.clone(),
-            key: key.key.clone(),
-            role: match key.role {
-                AdminRole::Admin => admin::Role::Admin,
-                AdminRole::Viewer => admin::Role::Viewer,
-            },
-        })
-        .collect();
-    if keys.is_empty() && admin.key_required {
-        keys.push(admin::AdminKey {
-            name: "admin".into(),
-            key: generated_key(settings)?,
-            role: admin::Role::Admin,
-        });
+fn admin_config(
+    settings: &Settings,
+    admin: &AdminSettings,
+    reloader: &Reloader,
+) -> anyhow::Result<admin::Config> {
+    if !admin.key_required {
+        tracing::warn!("deployment.admin.admin_key_required: it is off, everyone may write configuration");
     }
+    let reloader = reloader.clone();
     let keyring = Keyring::new(&super::encryption(&settings.instance.config))?;
     let config = admin::Config {
-        keys,
+        keys: admin_keys(settings, admin)?,
         key_required: admin.key_required,
         allow: admin.allow.clone(),
         cors: admin.cors,
@@ -321,8 +318,43 @@ fn admin_config(settings: &Settings, admin: &AdminSettings) -> anyhow::Result<ad
         stream_plugins: super::stream_plugin_facts(settings),
         keyring: Arc::new(keyring),
         serves: super::serves(settings)?,
+        reload: Arc::new(move || {
+            let reloader = reloader.clone();
+            Box::pin(async move { reloader.ask().await })
+        }),
+        prefix: prefix(settings).into(),
     };
     admin::router(config.clone()).map(|_| config).map_err(anyhow::Error::msg).context("the Admin API")
+}
+
+/// The keys of the Admin API. In the place of an empty one, and where there is none at all, one is made, as in APISIX.
+fn admin_keys(settings: &Settings, admin: &AdminSettings) -> anyhow::Result<Vec<admin::AdminKey>> {
+    let mut keys = Vec::new();
+    for given in &admin.keys {
+        let (name, role) = (given.name.clone(), given.role);
+        match (given.key.as_str(), role) {
+            ("", AdminRole::Viewer) => {
+                tracing::warn!(name, "deployment.admin.admin_key: a viewer with an empty key is not let in");
+            }
+            ("", AdminRole::Admin) if !admin.key_required => {}
+            ("", AdminRole::Admin) => {
+                keys.push(admin::AdminKey { name, key: generated_key(settings)?, role: admin::Role::Admin });
+            }
+            (key, role) => keys.push(admin::AdminKey {
+                name,
+                key: key.to_owned(),
+                role: match role {
+                    AdminRole::Admin => admin::Role::Admin,
+                    AdminRole::Viewer => admin::Role::Viewer,
+                },
+            }),
+        }
+    }
+    if keys.is_empty() && admin.key_required {
+        let key = generated_key(settings)?;
+        keys.push(admin::AdminKey { name: "admin".into(), key, role: admin::Role::Admin });
+    }
+    Ok(keys)
 }
 
 /// The key of a control plane that was given none, the same at every start.

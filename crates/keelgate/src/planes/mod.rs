@@ -33,6 +33,7 @@ use self::{
 };
 use crate::{
     control_api::{self, View},
+    reload::Reloader,
     server::{Server, Site},
     settings::{Listener, ProxySettings, Settings},
 };
@@ -45,6 +46,8 @@ pub struct Planes {
     settings: Settings,
     servers: BTreeMap<Door, Arc<Server>>,
     view: Arc<View>,
+    /// For who asks over HTTP.
+    reloader: Reloader,
     data: Option<Arc<DataPlane>>,
     engine: Option<Engine>,
     source: Option<store::source::Handle>,
@@ -120,9 +123,10 @@ struct Prepared {
 
 impl Planes {
     /// Starts everything the settings ask for.
-    pub async fn start(settings: Settings) -> anyhow::Result<Self> {
+    pub async fn start(settings: Settings, reloader: Reloader) -> anyhow::Result<Self> {
         let mut planes = Self {
-            view: Arc::new(View::new(&settings)),
+            view: Arc::new(View::new(&settings, reloader.clone())),
+            reloader,
             settings: settings.clone(),
             servers: BTreeMap::new(),
             data: None,
@@ -201,7 +205,7 @@ impl Planes {
                 }
             }
         }
-        let control = control::Prepared::new(&settings, kept)?;
+        let control = control::Prepared::new(&settings, kept, &self.reloader)?;
         Ok(Prepared { settings, servers, swaps, engine, under, source, control })
     }
 

@@ -5,7 +5,7 @@ use std::{net::TcpListener, path::Path, time::Duration};
 use http::Method;
 
 use super::*;
-use crate::settings;
+use crate::{reload::Reloader, settings};
 
 fn parsed(dir: &Path, text: &str) -> Settings {
     settings::parse(text, &dir.join("conf/config.yaml"), &|_| None).unwrap().settings
@@ -63,7 +63,8 @@ async fn until(holds: impl AsyncFn() -> bool) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_that_fails_changes_nothing() {
     let node = Node::new();
-    let mut planes = Planes::start(node.settings(node.proxy, "127.0.0.1", "")).await.unwrap();
+    let mut planes =
+        Planes::start(node.settings(node.proxy, "127.0.0.1", ""), Reloader::new().0).await.unwrap();
     node.works("1").await;
 
     let taken = TcpListener::bind("0.0.0.0:0").unwrap();
@@ -83,7 +84,8 @@ async fn a_reload_that_fails_changes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_listener_changes_its_address_and_keeps_its_port() {
     let node = Node::new();
-    let mut planes = Planes::start(node.settings(node.proxy, "0.0.0.0", "")).await.unwrap();
+    let mut planes =
+        Planes::start(node.settings(node.proxy, "0.0.0.0", ""), Reloader::new().0).await.unwrap();
     node.works("1").await;
     planes.reload(node.settings(node.proxy, "127.0.0.1", "")).await.unwrap();
     let elsewhere = ("127.0.0.2", node.admin);
@@ -95,7 +97,8 @@ async fn a_listener_changes_its_address_and_keeps_its_port() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_listeners_change_places() {
     let node = Node::new();
-    let mut planes = Planes::start(node.settings(node.proxy, "127.0.0.1", "")).await.unwrap();
+    let mut planes =
+        Planes::start(node.settings(node.proxy, "127.0.0.1", ""), Reloader::new().0).await.unwrap();
     node.works("1").await;
     let changed = Node { admin: node.dp, dp: node.admin, ..node };
     planes.reload(changed.settings(changed.proxy, "127.0.0.1", "")).await.unwrap();
@@ -119,7 +122,7 @@ plugin_attr: {{prometheus: {{enable_export_server: false}}}}
         parsed(dir.path(), &text)
     };
     let from_file = "deployment: {role: data_plane, role_data_plane: {config_provider: yaml}}\n";
-    let mut planes = Planes::start(with(from_file)).await.unwrap();
+    let mut planes = Planes::start(with(from_file), Reloader::new().0).await.unwrap();
     let data = planes.data.clone().unwrap();
     until(async || data.plan().snapshot.len() == 1).await;
     assert!(data.report.load().rejected.is_empty());

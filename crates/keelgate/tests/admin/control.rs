@@ -1,6 +1,7 @@
 //! The control API, where scripts of APISIX look for things.
 
 use http::Method;
+use serde_json::{Value, json};
 use testkit::gateway::Gateway;
 use testkit::http::{Client, get};
 
@@ -27,6 +28,27 @@ async fn what_it_does_not_know_is_nginxs_page() {
     }
     let answer = client.send(Method::PUT, "/v1/plugins/reload", &[], "").await.unwrap();
     assert_eq!((answer.status, answer.text()), (200, "done".into()));
+}
+
+#[tokio::test]
+async fn plugins_are_loaded_again_from_the_settings() {
+    let mut node = Gateway::traditional(KEELGATE).with(json!({ "plugins": ["cors"] }));
+    node.start().await;
+    let listed = async |node: &Gateway| node.admin(Method::GET, "plugins/list", &Value::Null).await.json();
+    assert_eq!(listed(&node).await, json!(["cors"]));
+    node.merge_config(json!({ "plugins": ["cors", "key-auth"] }));
+    assert_eq!(listed(&node).await, json!(["cors"]), "it was not asked for yet");
+    let answer = node.admin(Method::PUT, "plugins/reload", &Value::Null).await;
+    assert_eq!((answer.status, answer.text()), (200, "done".into()));
+    assert_eq!(listed(&node).await, json!(["cors", "key-auth"]));
+
+    // A file that can't be taken changes nothing, and who asked is told.
+    node.merge_config(json!({ "plugins": 7 }));
+    let mut client = Client::connect(&node.control_url("")).await.unwrap();
+    let answer = client.send(Method::PUT, "/v1/plugins/reload", &[], "").await.unwrap();
+    assert_eq!(answer.status, 500);
+    assert!(answer.text().contains("plugins"), "{}", answer.text());
+    assert_eq!(listed(&node).await.as_array().map(Vec::len), Some(2));
 }
 
 #[tokio::test]

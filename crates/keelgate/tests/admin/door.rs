@@ -55,3 +55,23 @@ async fn a_viewer_reads_and_no_more() {
         assert_eq!(answer.status, status, "{method} {key}: {}", answer.text());
     }
 }
+
+#[tokio::test]
+async fn an_empty_key_of_an_administrator_is_made() {
+    let keys = json!([
+        { "name": "admin", "key": "", "role": "admin" },
+        { "name": "viewer", "key": "the-viewers-key", "role": "viewer" },
+    ]);
+    let mut node =
+        Gateway::control_plane(KEELGATE).with(json!({ "deployment": { "admin": { "admin_key": keys } } }));
+    node.start().await;
+    let made = std::fs::read_to_string(node.data_dir().join("admin.key")).unwrap();
+    let mut client = Client::connect(&format!("http://127.0.0.1:{}", node.ports().admin)).await.unwrap();
+    let body = json!({ "uri": "/", "plugins": {} }).to_string();
+    for (key, status) in [("the-viewers-key", 401), ("", 401), (made.trim(), 201)] {
+        let headers = [("X-API-KEY", key)];
+        let answer =
+            client.send(Method::PUT, "/apisix/admin/routes/1", &headers, body.clone()).await.unwrap();
+        assert_eq!(answer.status, status, "{key}: {}", answer.text());
+    }
+}

@@ -1,6 +1,7 @@
 //! Who is let in.
 
-use axum::body::Body;
+use axum::{body::Body, extract::ConnectInfo};
+use tower::ServiceExt as _;
 
 use super::*;
 
@@ -40,6 +41,44 @@ async fn a_key_is_asked_for() {
     assert_eq!(got.json()["description"], "wrong apikey");
     let got = api.call("DELETE /routes/1?api_key=viewer-key", &Value::Null).await;
     assert_eq!(got.json()["description"], "invalid method for role viewer");
+}
+
+#[tokio::test]
+async fn paths_are_read_as_nginx_reads_them() {
+    let api = api();
+    let at = async |path: &str| {
+        let request =
+            http::Request::get(path).extension(ConnectInfo(std::net::SocketAddr::from(([127, 0, 0, 1], 1))));
+        let answer = api.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        (answer.status().as_u16(), answer.headers().contains_key("x-api-version"))
+    };
+    for path in [
+        "//apisix/admin/routes",
+        "/apisix//admin/routes",
+        "/apisix/./admin/routes",
+        "/a/../apisix/admin/routes",
+    ] {
+        assert_eq!(at(path).await, (200, true), "{path}");
+    }
+    for path in ["/apisix/admin/../routes", "/apisix/administrator", "/../apisix/admin/routes", "/"] {
+        assert_eq!(at(path).await, (404, false), "{path}");
+    }
+    for id in [".", ".."] {
+        let got = api.call("PUT /routes", &json!({ "id": id, "uri": "/", "plugins": {} })).await;
+        assert_eq!(got.status, 400, "{}", got.text);
+    }
+    assert_eq!(api.call("GET /routes?gateway_group_id=", &Value::Null).await.status, 200);
+}
+
+#[tokio::test]
+async fn keys_in_answers_begin_as_in_etcd() {
+    let api = guarded(|config| (config.key_required, config.prefix) = (false, "/gates".into()));
+    api.script(&[
+        ("PUT /routes/1", route("/"), 201, json!({ "key": "/gates/routes/1" })),
+        ("GET /routes/1", Value::Null, 200, json!({ "key": "/gates/routes/1" })),
+        ("DELETE /routes/1", Value::Null, 200, json!({ "key": "/gates/routes/1" })),
+    ])
+    .await;
 }
 
 #[tokio::test]

@@ -121,6 +121,7 @@ async fn a_whole_configuration_is_replaced_at_once() {
 
     // What is read can be written back.
     let all = api.call("GET /configs", &Value::Null).await.json();
+    assert_eq!((&all["X-Digest"], all["X-Last-Modified"].is_u64()), (&json!("two"), true), "{all}");
     assert_eq!(put("four", &all).await.status, 202);
     let bad = json!({ "routes": [{ "id": "x", "uri": 1 }] });
     assert_eq!(put("five", &bad).await.status, 400);

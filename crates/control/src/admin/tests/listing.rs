@@ -47,6 +47,8 @@ async fn filters_narrow_the_list_before_it_is_cut() {
     assert_eq!(ids(&api, "/routes?name=1").await, ["1", "10", "11"]);
     assert_eq!(ids(&api, "/routes?name=%5E1$").await, ["1"]);
     assert_eq!(ids(&api, "/routes?name=(").await, [""; 0]);
+    // As in routes: PCRE.
+    assert_eq!(ids(&api, "/routes?name=%5E1(%3F!0)").await, ["1", "11"]);
     assert_eq!(ids(&api, "/routes?label=1").await, ["1"]);
     assert_eq!(ids(&api, "/routes?label=x").await, [""; 0]);
     assert_eq!(ids(&api, "/routes?label=").await, [""; 0]);

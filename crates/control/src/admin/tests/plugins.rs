@@ -188,3 +188,14 @@ async fn members_of_a_group_say_the_same_of_it() {
     ])
     .await;
 }
+
+#[tokio::test]
+async fn a_reload_that_fails_is_told() {
+    let store: Arc<dyn Store> = Arc::new(Memory::default());
+    let failing = || -> futures_util::future::BoxFuture<'static, Result<(), String>> {
+        Box::pin(async { Err("config.yaml:1: bad".to_owned()) })
+    };
+    let config = Config { reload: Arc::new(failing), ..config(store.clone()) };
+    let api = Api { router: router(config).unwrap(), store };
+    api.script(&[("PUT /plugins/reload", Value::Null, 500, error("config.yaml:1: bad"))]).await;
+}
