@@ -37,8 +37,9 @@ enum Key {
     Var(Var),
     Combination(Template),
     Constant(String),
-    /// One that must be there for the rule to apply.
-    Needed(Template),
+    /// One that must be there for the rule to apply, and how it is written: rules whose keys come out the same for a
+    /// request still count for themselves.
+    Needed(Template, Box<str>),
 }
 
 /// [`conf::Amount`], understood.
@@ -64,7 +65,7 @@ impl Rule {
             .map(|(at, rule)| {
                 let prefix = rule.header_prefix.clone().unwrap_or_else(|| (at + 1).to_string());
                 Ok(Self {
-                    key: Key::Needed(Template::new(&rule.key)),
+                    key: Key::Needed(Template::new(&rule.key), rule.key.as_str().into()),
                     count: Amount::new(&rule.count),
                     window: Amount::new(&rule.time_window),
                     headers: Headers::new(metadata, Some(&prefix))?,
@@ -95,9 +96,9 @@ impl Key {
                 let (key, found) = template.render_counted(ctx);
                 Some(if found > 0 { key } else { address() })
             }
-            Self::Needed(template) => {
+            Self::Needed(template, written) => {
                 let (key, found) = template.render_counted(ctx);
-                (found > 0).then_some(key)
+                (found > 0).then(|| format!("{written}={key}").into())
             }
         }
     }
@@ -124,8 +125,9 @@ impl Amount {
 
 /// A number as Lua reads it from a text.
 fn number(text: &str) -> Option<f64> {
-    let text = text.trim();
-    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+    let text = text.trim_ascii();
+    let plain = text.strip_prefix('+').unwrap_or(text);
+    match plain.strip_prefix("0x").or_else(|| plain.strip_prefix("0X")) {
         Some(hex) => u32::from_str_radix(hex, 16).ok().map(f64::from),
         None => text.parse().ok(),
     }

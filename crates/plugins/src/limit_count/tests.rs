@@ -156,6 +156,14 @@ fn each_rule_that_applies_counts() {
 }
 
 #[test]
+fn rules_with_equal_keys_count_apart() {
+    let rule = |key: &str, count: u64| json!({"key": key, "count": count, "time_window": 60});
+    let plugin: LimitCount = plugin(json!({"rules": [rule("${http_user}", 2), rule("${http_project}", 2)]}));
+    let both: Headers<'_> = &[("user", "same"), ("project", "same")];
+    assert_eq!(statuses(&plugin, [both, both, both]), [200, 200, 503]);
+}
+
+#[test]
 fn where_no_rule_applies_the_limit_is_not_known() {
     let rules = json!([{"key": "${http_user}", "count": 1, "time_window": 60}]);
     let strict: LimitCount = plugin(json!({ "rules": rules }));
