@@ -137,7 +137,12 @@ impl Hooks for ProxyRewrite {
             ctx.upstream_host = Some(host.clone());
         }
         let made = self.make(ctx);
-        ctx.request.upstream_target = Some(self.finish(ctx, &made));
+        let mut target = self.finish(ctx, &made);
+        if !target.starts_with('/') {
+            // A target is a path, whatever an expression made of it.
+            target.insert(0, '/');
+        }
+        ctx.request.upstream_target = Some(target);
         if let Some(captures) = made.captures {
             ctx.keep(captures);
         }

@@ -25,6 +25,20 @@ pub const DEFAULT_FORMAT: &str = "$remote_addr - $remote_user [$time_local] $htt
     $body_bytes_sent $request_time \"$http_referer\" \"$http_user_agent\" $upstream_addr $upstream_status \
     $upstream_response_time \"$upstream_scheme://$upstream_host$upstream_uri\" \"$apisix_request_id\"";
 
+/// Variables that are set for some requests, by the engine or by plugins.
+const SET_ON_THE_WAY: [&str; 10] = [
+    "original_forwarded",
+    "original_x_forwarded_for",
+    "original_x_forwarded_host",
+    "original_x_forwarded_port",
+    "original_x_forwarded_proto",
+    "proxy_protocol_addr",
+    "proxy_protocol_port",
+    "proxy_protocol_server_addr",
+    "proxy_protocol_server_port",
+    "rate_limiting_info",
+];
+
 /// How values are made safe. nginx's `escape=`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Escape {
@@ -70,8 +84,16 @@ impl Format {
             rest = left;
         }
         parts.push(Part::Text(format!("{rest}\n").into()));
-        let reads_response_head = text.contains("sent_http_") || text.contains("upstream_http_");
+        let reads_response_head = text.contains("sent_http_");
         Self { parts, escape, block, reads_response_head }
+    }
+
+    /// Names of variables that nothing here ever gives a value.
+    pub fn unknown(&self) -> impl Iterator<Item = &str> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Var(Var::Other(name)) if !SET_ON_THE_WAY.contains(&&**name) => Some(&**name),
+            _ => None,
+        })
     }
 
     /// Whether it shows fields of the response.
@@ -283,6 +305,9 @@ mod tests {
         assert_eq!(texts("$a - ${b}c$ d"), ["VAR", " - ", "VAR", "c$", " d\n"]);
         assert!(Format::new("$sent_http_x", Escape::Json, 0).reads_response_head());
         assert!(!Format::new(DEFAULT_FORMAT, Escape::Default, 0).reads_response_head());
+        let format = Format::new("$status $statuss $proxy_protocol_addr ${none}", Escape::Default, 0);
+        assert_eq!(format.unknown().collect::<Vec<_>>(), ["statuss", "none"]);
+        assert_eq!(Format::new(DEFAULT_FORMAT, Escape::Default, 0).unknown().count(), 0);
     }
 
     #[test]

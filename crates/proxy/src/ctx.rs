@@ -11,19 +11,19 @@ mod path;
 use std::{
     any::Any,
     borrow::Cow,
-    cell::Cell,
+    cell::{Cell, OnceCell},
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use smallvec::SmallVec;
 
 pub use consumer::Consumer;
-pub(crate) use head::host_name;
 pub use head::{RequestHead, ResponseHead};
+pub(crate) use head::{host_name, length_of};
 pub use path::{BadTarget, PathRules, normalize};
 
 use crate::{
@@ -68,7 +68,7 @@ pub struct Ctx {
     pub consumer: Option<Arc<Consumer>>,
     /// Where the request goes: the route's, unless a plugin chose another.
     pub upstream: Option<Arc<Upstream>>,
-    /// The `Host` for the upstream, where a plugin set one. Comes before `pass_host`.
+    /// What upstreams that are passed the client's `Host` get in its place, where a plugin set it.
     pub upstream_host: Option<HeaderValue>,
     /// Name and password for brokers, where a plugin set them.
     pub sasl: Option<Box<(String, String)>>,
@@ -79,8 +79,12 @@ pub struct Ctx {
     pub body: Option<Bytes>,
     /// What variables want of the body.
     pub(crate) inquiry: body::Inquiry,
-    /// `X-Request-ID`, once a plugin or a variable asked for it.
+    /// APISIX's `$apisix_request_id`, where a plugin gave one; else it is the random one.
     pub request_id: Option<String>,
+    random_id: OnceCell<Box<str>>,
+    /// Which connection since the process began, and which request of it: nginx's `$connection` and
+    /// `$connection_requests`. Zero where that is not counted.
+    pub connection: (u64, u32),
     pub extensions: SmallVec<[Extension; 2]>,
     vars: Vec<(&'static str, String)>,
     matched: MatchedBy,
@@ -105,6 +109,10 @@ pub struct Attempt {
     pub finished: Option<Duration>,
     /// Bytes received from the node.
     pub received: u64,
+    /// Those of them that plugins took in as the body.
+    pub(crate) filtered: u64,
+    /// The length of the head that was sent to the node; 0 where that is not known.
+    pub(crate) head_sent: u64,
     held: Option<Held>,
     watched: Option<Watched>,
 }
@@ -121,6 +129,8 @@ impl Attempt {
             header: None,
             finished: None,
             received: 0,
+            filtered: 0,
+            head_sent: 0,
             held,
             watched,
         }
@@ -159,6 +169,8 @@ pub struct Transfer {
     pub sent: u64,
     /// Body alone.
     pub body_sent: u64,
+    /// Whether all of the response was made: nginx's `$request_completion`.
+    pub completed: bool,
 }
 
 impl Ctx {
@@ -199,6 +211,8 @@ impl Ctx {
             body: None,
             inquiry: body::Inquiry::default(),
             request_id: None,
+            random_id: OnceCell::new(),
+            connection: (0, 0),
             extensions: SmallVec::new(),
             vars: Vec::new(),
             matched: MatchedBy::default(),
@@ -417,6 +431,17 @@ impl Ctx {
     pub fn timeouts(&self) -> Timeouts {
         let of_route = self.route.as_ref().and_then(|route| route.timeouts.as_deref());
         of_route.or(self.upstream.as_ref().map(|upstream| &upstream.timeouts)).copied().unwrap_or_default()
+    }
+
+    /// The `Host` for upstreams that are passed the client's.
+    pub fn passed_host(&self) -> &[u8] {
+        let host = self.upstream_host.as_ref().or_else(|| self.request.headers.get(header::HOST));
+        host.map_or(b"", HeaderValue::as_bytes)
+    }
+
+    /// nginx's `$request_id`: 32 random hexadecimal digits, made when they are first asked for.
+    pub fn random_id(&self) -> &str {
+        self.random_id.get_or_init(|| hex::encode(rand::random::<[u8; 16]>()).into())
     }
 
     /// The node the request went to last.

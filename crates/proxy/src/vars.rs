@@ -11,7 +11,14 @@ mod json;
 mod ssl;
 mod template;
 
-use std::{borrow::Cow, net::IpAddr, sync::LazyLock};
+use std::{
+    borrow::Cow,
+    net::IpAddr,
+    sync::{
+        LazyLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
@@ -36,8 +43,10 @@ pub enum Var {
     Arg(Box<str>),
     /// `http_*`: a header of the request.
     Http(HeaderName),
-    /// `sent_http_*` and `upstream_http_*`: a header of the response.
+    /// `sent_http_*`: a header of the response.
     Sent(HeaderName),
+    /// `upstream_http_*`: a header of the upstream's response, whatever became of it.
+    Received(HeaderName),
     /// `sent_trailer_*` and `upstream_trailer_*`: what came after the body of the response.
     Trailer(HeaderName),
     /// `cookie_*`.
@@ -77,23 +86,33 @@ macro_rules! fixed {
 }
 
 fixed! {
+    "apisix_request_id" => ApisixRequestId,
     "args" => Args,
     "balancer_ip" => BalancerIp,
     "balancer_port" => BalancerPort,
+    "binary_remote_addr" => BinaryRemoteAddr,
     "body_bytes_sent" => BodyBytesSent,
     "bytes_sent" => BytesSent,
+    "connection" => Connection,
+    "connection_requests" => ConnectionRequests,
     "consumer_group_id" => ConsumerGroupId,
     "consumer_name" => ConsumerName,
     "content_length" => ContentLength,
     "content_type" => ContentType,
+    "document_root" => DocumentRoot,
     "host" => Host,
     "hostname" => Hostname,
     "http2" => Http2,
     "https" => Https,
     "is_args" => IsArgs,
     "msec" => Msec,
+    "nginx_version" => NginxVersion,
     "pid" => Pid,
+    "pipe" => Pipe,
     "protocol" => Protocol,
+    "proxy_add_x_forwarded_for" => ProxyAddXForwardedFor,
+    "proxy_host" => ProxyHost,
+    "proxy_port" => ProxyPort,
     "real_request_uri" => RealRequestUri,
     "realip_remote_addr" => RealipRemoteAddr,
     "realip_remote_port" => RealipRemotePort,
@@ -102,6 +121,7 @@ fixed! {
     "remote_user" => RemoteUser,
     "request" => Request,
     "request_body" => RequestBody,
+    "request_completion" => RequestCompletion,
     "request_id" => RequestId,
     "request_length" => RequestLength,
     "request_method" => RequestMethod,
@@ -111,6 +131,7 @@ fixed! {
     "route_name" => RouteName,
     "scheme" => Scheme,
     "server_addr" => ServerAddr,
+    "server_name" => ServerName,
     "server_port" => ServerPort,
     "server_protocol" => ServerProtocol,
     "service_id" => ServiceId,
@@ -120,15 +141,25 @@ fixed! {
     "time_local" => TimeLocal,
     "upstream_addr" => UpstreamAddr,
     "upstream_bytes_received" => UpstreamBytesReceived,
+    "upstream_bytes_sent" => UpstreamBytesSent,
     "upstream_connect_time" => UpstreamConnectTime,
     "upstream_header_time" => UpstreamHeaderTime,
     "upstream_host" => UpstreamHost,
+    "upstream_response_length" => UpstreamResponseLength,
     "upstream_response_time" => UpstreamResponseTime,
     "upstream_scheme" => UpstreamScheme,
     "upstream_status" => UpstreamStatus,
     "upstream_unresolved_host" => UpstreamUnresolvedHost,
     "upstream_uri" => UpstreamUri,
     "uri" => Uri,
+}
+
+/// Whether anybody has ever asked for `upstream_http_*`.
+static UPSTREAM_HEADERS: AtomicBool = AtomicBool::new(false);
+
+/// Whether the upstream's headers must be kept as they came.
+pub(crate) fn asks_for_upstream_headers() -> bool {
+    UPSTREAM_HEADERS.load(Ordering::Relaxed)
 }
 
 impl Var {
@@ -139,9 +170,7 @@ impl Var {
             "query_string" => "args",
             "method" => "request_method",
             "request_line" => "request",
-            "server_name" => "host",
             "apisix_upstream_response_time" => "upstream_response_time",
-            "apisix_request_id" => "request_id",
             "bytes_received" => "request_length",
             "session_time" => "request_time",
             "upstream_first_byte_time" => "upstream_header_time",
@@ -168,6 +197,10 @@ impl Var {
             "http_" => header(rest).map_or_else(|_| Self::Other(name.into()), Self::Http),
             "sent_trailer_" | "upstream_trailer_" => {
                 header(rest).map_or_else(|_| Self::Other(name.into()), Self::Trailer)
+            }
+            "upstream_http_" => {
+                UPSTREAM_HEADERS.store(true, Ordering::Relaxed);
+                header(rest).map_or_else(|_| Self::Other(name.into()), Self::Received)
             }
             _ => header(rest).map_or_else(|_| Self::Other(name.into()), Self::Sent),
         }
@@ -213,6 +246,7 @@ impl Var {
                 header_value(&request.headers, name).or_else(|| underscored(&request.headers, name))
             }
             Self::Sent(name) => header_value(&ctx.response.headers, name),
+            Self::Received(name) => header_value(ctx.response.of_upstream.as_deref()?, name),
             Self::Trailer(name) => header_value(ctx.response.trailers.as_deref()?, name),
             Self::Cookie(name) => cookie(&request.headers, name),
             Self::UriParam(name) => {
@@ -239,7 +273,7 @@ const FAMILIES: [&str; 11] = [
 
 impl Fixed {
     fn read(self, ctx: &Ctx) -> Option<Cow<'_, str>> {
-        if ctx.request.is_none() && self.is_of_requests() {
+        if ctx.request.is_none() && (self.is_of_requests() || (ctx.session.is_some() && self.is_of_http())) {
             return None;
         }
         let request = &ctx.request;
@@ -272,7 +306,8 @@ impl Fixed {
             Self::ContentType => header_value(&request.headers, &header::CONTENT_TYPE)?,
             Self::ContentLength => header_value(&request.headers, &header::CONTENT_LENGTH)?,
             Self::RequestBody => body_text(ctx)?,
-            Self::RequestId => ctx.request_id.as_deref()?.into(),
+            Self::RequestId => ctx.random_id().into(),
+            Self::ApisixRequestId => ctx.request_id.as_deref().unwrap_or_else(|| ctx.random_id()).into(),
             Self::RemoteAddr => address(ctx.client.ip()).into(),
             // None, where a proxy says of its client no more than an address.
             Self::RemotePort if ctx.client.port() == 0 => "".into(),
@@ -288,6 +323,10 @@ impl Fixed {
             Self::ConsumerName => (&*ctx.consumer.as_ref()?.name).into(),
             Self::ConsumerGroupId => ctx.consumer.as_ref()?.group_id.as_deref()?.into(),
             Self::Status => ctx.response.status.as_str().into(),
+            // Of a request that is still on its way, the head.
+            Self::RequestLength if ctx.transfer.received == 0 && !request.is_none() => {
+                number(request.length())
+            }
             Self::RequestLength => number(ctx.transfer.received),
             Self::BytesSent => number(ctx.transfer.sent),
             Self::BodyBytesSent => number(ctx.transfer.body_sent),
@@ -296,7 +335,7 @@ impl Fixed {
             Self::Msec => Clock::now().msec().into(),
             Self::TimeLocal => Clock::now().local().into(),
             Self::TimeIso8601 => Clock::now().iso8601().into(),
-            _ => return self.read_upstream(ctx),
+            _ => return self.read_upstream(ctx).or_else(|| self.read_server(ctx)),
         })
     }
 
@@ -317,6 +356,22 @@ impl Fixed {
                 | Self::ServerProtocol
                 | Self::UpstreamUri
                 | Self::UpstreamHost
+                | Self::ProxyAddXForwardedFor
+        )
+    }
+
+    /// Whether only HTTP has such a thing, also where a request could not be read.
+    fn is_of_http(self) -> bool {
+        matches!(
+            self,
+            Self::RequestId
+                | Self::ApisixRequestId
+                | Self::RequestCompletion
+                | Self::Pipe
+                | Self::DocumentRoot
+                | Self::ProxyHost
+                | Self::ProxyPort
+                | Self::ServerName
         )
     }
 
@@ -330,7 +385,10 @@ impl Fixed {
             Self::BalancerPort => number(last()?.node.port.into()),
             Self::UpstreamUnresolvedHost => (&*last()?.node.host).into(),
             Self::UpstreamScheme => ctx.upstream.as_ref()?.scheme.as_str().into(),
-            Self::UpstreamHost => String::from_utf8_lossy(ctx.upstream.as_ref()?.host(ctx, ctx.node()?)),
+            Self::UpstreamHost => byte_text::read(match (&ctx.upstream, ctx.node()) {
+                (Some(upstream), Some(node)) => upstream.host(ctx, node),
+                _ => Some(ctx.passed_host()).filter(|host| !host.is_empty())?,
+            }),
             Self::UpstreamUri => {
                 ctx.request.upstream_target.as_deref().unwrap_or_else(|| ctx.request.target()).into()
             }
@@ -346,6 +404,43 @@ impl Fixed {
             Self::UpstreamHeaderTime => per_attempt(ctx, |a| Some(seconds(a.header?).into()))?,
             Self::UpstreamResponseTime => per_attempt(ctx, |a| Some(seconds(a.finished?).into()))?,
             Self::UpstreamBytesReceived => per_attempt(ctx, |a| Some(number(a.received)))?,
+            Self::UpstreamBytesSent => {
+                let body = ctx.transfer.received.saturating_sub(ctx.request.length());
+                per_attempt(ctx, |a| (a.head_sent > 0).then(|| number(a.head_sent + body)))?
+            }
+            Self::UpstreamResponseLength => {
+                let passed = if ctx.filters_body() { 0 } else { ctx.transfer.body_sent };
+                per_attempt(ctx, |a| Some(number(a.status.map_or(0, |_| a.filtered + passed))))?
+            }
+            _ => return None,
+        })
+    }
+
+    /// What says little of the request: of the connection, of APISIX's nginx and its configuration.
+    fn read_server(self, ctx: &Ctx) -> Option<Cow<'_, str>> {
+        Some(match self {
+            Self::Connection => number(Some(ctx.connection.0).filter(|serial| *serial > 0)?),
+            Self::ConnectionRequests => number(Some(ctx.connection.1).filter(|nth| *nth > 0)?.into()),
+            Self::BinaryRemoteAddr => match ctx.client.ip() {
+                IpAddr::V4(v4) => byte_text::read(&v4.octets()).into_owned(),
+                IpAddr::V6(v6) => byte_text::read(&v6.octets()).into_owned(),
+            }
+            .into(),
+            Self::ProxyAddXForwardedFor => {
+                let address = address(ctx.client.ip());
+                match header_value(&ctx.request.headers, &HeaderName::from_static("x-forwarded-for")) {
+                    Some(before) if !before.is_empty() => format!("{before}, {address}"),
+                    _ => address,
+                }
+                .into()
+            }
+            Self::RequestCompletion => if ctx.transfer.completed { "OK" } else { "" }.into(),
+            Self::Pipe => ".".into(),
+            Self::NginxVersion => "1.27.1".into(),
+            Self::DocumentRoot => "/usr/local/apisix/html".into(),
+            Self::ProxyHost => "apisix_backend".into(),
+            Self::ProxyPort => "80".into(),
+            Self::ServerName => "_".into(),
             _ => return None,
         })
     }

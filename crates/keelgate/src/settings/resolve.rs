@@ -15,7 +15,10 @@ use model::{
     Instance, InstanceEnvelope,
     instance::{DataEncryption, InstanceApisix, InstancePayload},
 };
-use proxy::upstream::discovery::Config;
+use proxy::{
+    access_log::{Escape, Format},
+    upstream::discovery::Config,
+};
 use serde_json::{Map, Value};
 
 use super::{
@@ -153,6 +156,18 @@ fn without_effect(file: &File, settings: &Settings, warnings: &mut Vec<String>) 
     let missing = settings.proxy.as_ref().map_or(&[][..], |proxy| &proxy.ssl_ciphers.unknown);
     if file.apisix.ssl.ssl_ciphers != SSL_CIPHERS && !missing.is_empty() {
         tell(format!("apisix.ssl.ssl_ciphers: there is no {}", missing.join(", ")));
+    }
+    let formats = [
+        ("http", &file.nginx_config.http.access_log_format),
+        ("stream", &file.nginx_config.stream.access_log_format),
+    ];
+    for (part, format) in formats {
+        let format = Format::new(format.as_deref().unwrap_or_default(), Escape::default(), 0);
+        for name in format.unknown() {
+            tell(format!(
+                "nginx_config.{part}.access_log_format: there is no variable `${name}`: nothing is written for it"
+            ));
+        }
     }
     let stream_proxy = &file.apisix.stream_proxy;
     let ports = !stream_proxy.tcp.is_empty() || !stream_proxy.udp.is_empty();

@@ -2,9 +2,11 @@
 
 use http::Method;
 use serde_json::{Value, json};
+use testkit::gateway::SOON;
 use testkit::http::{Client, request};
 use testkit::ports;
 use testkit::upstream::{Behaviour, Upstream};
+use testkit::wait::{eventually, expect};
 
 use crate::{Node, to, to_with};
 
@@ -31,15 +33,70 @@ async fn the_host_an_upstream_sees() {
     node.has(&[
         ("routes/pass", route("/anything/pass", json!({}))),
         ("routes/node", route("/anything/node", json!({ "pass_host": "node" }))),
-        ("routes/rewrite", route("/anything/rewrite", rewrite)),
+        ("routes/rewrite", route("/anything/rewrite", rewrite.clone())),
     ])
     .await;
+    // What pass_host says comes before what a plugin says.
+    let with = |name: &str, plugin: Value, more: Value| {
+        let mut route = route(&format!("/anything/{name}"), more);
+        route["plugins"] = json!({ "proxy-rewrite": plugin });
+        (format!("routes/{name}"), route)
+    };
+    let plugin = json!({ "host": "plugin.test" });
+    for (key, route) in [
+        with("plugin-pass", plugin.clone(), json!({})),
+        with("plugin-node", plugin.clone(), json!({ "pass_host": "node" })),
+        with("plugin-rewrite", plugin, rewrite),
+        with("header", json!({ "headers": { "set": { "Host": "header.test" } } }), json!({})),
+        with("removed", json!({ "headers": { "remove": ["Host"] } }), json!({})),
+    ] {
+        node.has(&[(&*key, route)]).await;
+    }
     let own = upstream.node();
-    for (path, expected) in [("pass", "outer.test"), ("node", own.as_str()), ("rewrite", "inner.test")] {
+    for (path, expected) in [
+        ("pass", "outer.test"),
+        ("node", own.as_str()),
+        ("rewrite", "inner.test"),
+        ("plugin-pass", "plugin.test"),
+        ("plugin-node", own.as_str()),
+        ("plugin-rewrite", "inner.test"),
+        ("header", "outer.test"),
+        ("removed", "outer.test"),
+    ] {
         let url = node.url(&format!("/anything/{path}"));
         let answer = request(Method::GET, &url, &[("host", "outer.test")], "").await.unwrap();
         assert_eq!((answer.status, upstream.last().header("host")), (200, expected), "{path}");
     }
+}
+
+#[tokio::test]
+async fn what_the_access_log_tells_of_an_upstream() {
+    let format = "$uri $upstream_http_x_upstream|$sent_http_x_upstream|$connection_requests|$request_completion|\
+                  $upstream_response_length|$body_bytes_sent";
+    let log = json!({ "enable_access_log": true, "access_log_format": format });
+    let node = Node::with(json!({ "nginx_config": { "http": log } })).await;
+    let upstream = Upstream::named("theirs");
+    let changed = json!({ "response-rewrite": {
+        "headers": { "set": { "x-upstream": "changed" } },
+        "filters": [{ "regex": "k", "scope": "global", "replace": "kk" }],
+    } });
+    node.has(&[
+        ("routes/a", json!({ "uri": "/bytes/*", "upstream": to(&[&upstream]), "plugins": changed })),
+        ("routes/b", json!({ "uri": "/none", "plugins": { "key-auth": {} }, "upstream": to(&[&upstream]) })),
+    ])
+    .await;
+    let mut client = Client::connect(&node.url("/")).await.unwrap();
+    assert_eq!(client.get("/bytes/5").await.unwrap().status, 200);
+    assert_eq!(client.get("/none").await.unwrap().status, 401);
+    let file = node.home().join("logs/access.log");
+    eventually(SOON, "both lines", async || {
+        let lines = std::fs::read_to_string(&file).unwrap_or_default();
+        expect(
+            lines.contains("/bytes/5 theirs|changed|1|OK|5|10") && lines.contains("/none -|-|2|OK|-|"),
+            lines,
+        )
+    })
+    .await;
 }
 
 #[tokio::test]

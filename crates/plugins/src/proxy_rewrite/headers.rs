@@ -1,6 +1,6 @@
 //! What `proxy-rewrite` does to headers: add, then set, then remove.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header::HOST};
 use proxy::{ctx::Ctx, vars::Template};
 use serde_json::{Map, Value};
 
@@ -14,6 +14,7 @@ pub struct Headers {
     add: Vec<(HeaderName, Vec<Text>)>,
     set: Vec<(HeaderName, Vec<Text>)>,
     remove: Vec<HeaderName>,
+    names_host: bool,
 }
 
 /// A header's value.
@@ -31,11 +32,13 @@ enum Piece {
 impl Headers {
     /// Reads both forms: `{"add": …, "set": …, "remove": …}` and `{"name": "value"}`.
     pub fn new(conf: Map<String, Value>) -> Result<Self, String> {
+        let mut headers = Self::default();
         if header::is_short(&conf) {
             check(&conf)?;
-            return Ok(Self { set: texts(conf)?, ..Self::default() });
+            headers.set = texts(conf)?;
+            headers.names_host = headers.set.iter().any(|(name, _)| *name == HOST);
+            return Ok(headers);
         }
-        let mut headers = Self::default();
         for (key, value) in conf {
             match (&*key, value) {
                 ("add", Value::Object(named)) => headers.add = texts(named)?,
@@ -47,10 +50,17 @@ impl Headers {
                 _ => {}
             }
         }
+        let changed = headers.add.iter().chain(&headers.set).map(|(name, _)| name);
+        headers.names_host = changed.chain(&headers.remove).any(|name| *name == HOST);
         Ok(headers)
     }
 
     pub fn apply(&self, ctx: &mut Ctx) {
+        if self.names_host && ctx.upstream_host.is_none() {
+            // The upstream's is the client's, which was settled before: only `host` and `pass_host` change it.
+            let host = ctx.request.headers.get(HOST).cloned();
+            ctx.upstream_host = Some(host.unwrap_or(HeaderValue::from_static("")));
+        }
         for (name, texts) in &self.add {
             for text in texts {
                 let value = text.render(ctx);

@@ -110,6 +110,37 @@ fn method_and_host() {
 }
 
 #[test]
+fn a_host_among_the_headers_is_not_the_upstreams() {
+    for change in [json!({"set": {"Host": "b"}}), json!({"add": {"host": "b"}}), json!({"remove": ["Host"]})]
+    {
+        let ctx = rewritten(json!({"headers": change.clone()}), "GET", "/", &[("Host", "a")]);
+        assert_eq!(ctx.passed_host(), b"a", "{change}");
+        let ctx = rewritten(json!({"host": "c", "headers": change}), "GET", "/", &[("Host", "a")]);
+        assert_eq!(ctx.passed_host(), b"c");
+    }
+    let ctx =
+        rewritten(json!({"headers": {"set": {"X-Up": "$upstream_host"}}}), "GET", "/", &[("Host", "a:1")]);
+    assert_eq!(all(&ctx, "x-up"), ["a:1"]);
+}
+
+#[test]
+fn bytes_stay_the_bytes_they_are() {
+    for (conf, to) in [
+        (json!({"method": "POST"}), "/x/%FF%C3%A9"),
+        (json!({"uri": "/new$uri"}), "/new/x/%FF%C3%A9"),
+        (json!({"regex_uri": ["^/x/(.)(.*)$", "/$2$1"]}), "/%C3%A9%FF"),
+        (json!({"regex_uri": ["^/x/(.*)$", "$1"]}), "/%FF%C3%A9"),
+    ] {
+        assert_eq!(target(conf.clone(), "/x/%ff%c3%a9"), to, "{conf}");
+    }
+    let mut ctx = Ctx::example("GET", "/%ff", &[]);
+    ctx.request.headers.insert("x-in", HeaderValue::from_bytes(b"caf\xe9").unwrap());
+    let conf = json!({"headers": {"set": {"X-Out": "$http_x_in$uri"}}});
+    assert!(reply(plugin::<ProxyRewrite>(conf).rewrite(&mut ctx)).is_none());
+    assert_eq!(ctx.request.headers["x-out"].as_bytes(), b"caf\xe9/\xff");
+}
+
+#[test]
 fn headers_are_added_set_and_removed() {
     let long = json!({"headers": {
         "remove": ["X-Gone"],

@@ -133,10 +133,20 @@ impl RequestHead {
         &self.host
     }
 
+    /// About as many bytes as the head took on its way.
+    pub(crate) fn length(&self) -> u64 {
+        length_of(&self.headers) + self.target().len() as u64 + 16
+    }
+
     /// A header's value, where it is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
+}
+
+/// Bytes of these fields on their way.
+pub(crate) fn length_of(headers: &HeaderMap) -> u64 {
+    headers.iter().map(|(name, value)| (name.as_str().len() + value.len() + 4) as u64).sum()
 }
 
 /// The head of the response on its way to the client.
@@ -144,6 +154,8 @@ impl RequestHead {
 pub struct ResponseHead {
     pub status: StatusCode,
     pub headers: HeaderMap,
+    /// The upstream's own headers; kept only while somebody may ask for `$upstream_http_*`.
+    pub of_upstream: Option<Box<HeaderMap>>,
     /// What came after the body, from then on.
     pub trailers: Option<Box<HeaderMap>>,
 }

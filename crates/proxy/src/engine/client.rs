@@ -13,7 +13,10 @@ use std::{
     cell::{Cell, RefCell},
     net::SocketAddr,
     rc::Rc,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Waker},
     time::{Duration, Instant},
 };
@@ -61,6 +64,8 @@ pub struct Client {
     http2: Cell<bool>,
     /// Requests on their way; beyond one only with HTTP/2.
     active: Cell<u32>,
+    /// Counts the connections of the process.
+    serial: u64,
     /// Requests that have come.
     begun: Cell<u32>,
     /// Those of them that the client took back at once.
@@ -89,6 +94,9 @@ pub struct Client {
     spent: Cell<bool>,
     counted: Connection,
 }
+
+/// Connections that have come.
+static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
 
 /// What is written to a client.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -134,6 +142,7 @@ impl Client {
             timer: worker.timers.timer(),
             http2: Cell::new(http2),
             active: Cell::new(0),
+            serial: CONNECTIONS.fetch_add(1, Ordering::Relaxed) + 1,
             begun: Cell::new(0),
             given_up: Cell::new(0),
             closing: Cell::new(false),
@@ -165,6 +174,11 @@ impl Client {
         self.next.set(if old { Words::OldHead } else { Words::Answer });
         self.timer.disarm();
         self.counted.is(State::Writing);
+    }
+
+    /// Which connection since the process began, and which request of it came last.
+    pub fn counted(&self) -> (u64, u32) {
+        (self.serial, self.begun.get())
     }
 
     /// When the request that has just begun began to arrive, where that is known: nginx counts from there.
@@ -285,6 +299,7 @@ impl Client {
         let Some(format) = self.worker.config().access_log.clone() else { return };
         let mut ctx = Ctx::refused(self.worker.plan(), status, self.peer, self.local);
         ctx.transfer.body_sent = body as u64;
+        ctx.connection = self.counted();
         self.worker.log.borrow_mut().write(&format, &ctx);
     }
 

@@ -11,8 +11,6 @@ pub mod pool;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use http::{HeaderValue, header};
-
 pub use balance::Held;
 pub use build::{Means, Shared};
 pub use client_tls::{ClientTls, Identity};
@@ -48,13 +46,10 @@ impl Upstream {
         self.retries.map_or(set.nodes.len().saturating_sub(1), |retries| retries as usize)
     }
 
-    /// `Host` for a node, as plugins and `pass_host` want it.
+    /// `Host` for a node: what `pass_host` says comes before what plugins say, as in APISIX.
     pub fn host<'a>(&'a self, ctx: &'a Ctx, node: &'a Node) -> &'a [u8] {
-        if let Some(host) = &ctx.upstream_host {
-            return host.as_bytes();
-        }
         match &self.pass_host {
-            PassHost::Pass => ctx.request.headers.get(header::HOST).map_or(b"", HeaderValue::as_bytes),
+            PassHost::Pass => ctx.passed_host(),
             PassHost::Rewrite(host) => host.as_bytes(),
             PassHost::Node => match (self.scheme, node.port) {
                 (Scheme::Http | Scheme::Grpc, 80) | (Scheme::Https | Scheme::Grpcs, 443) => {

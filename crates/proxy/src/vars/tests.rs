@@ -86,6 +86,46 @@ fn variables_of_the_upstream_are_one_for_each_attempt() {
 }
 
 #[test]
+fn variables_of_nginx_and_its_configuration() {
+    let mut ctx = ctx();
+    ctx.request.headers.append("x-forwarded-for", HeaderValue::from_static("10.0.0.1"));
+    ctx.connection = (7, 2);
+    for (name, value) in [
+        ("connection", "7"),
+        ("connection_requests", "2"),
+        ("proxy_add_x_forwarded_for", "10.0.0.1, 127.0.0.1"),
+        ("request_completion", ""),
+        ("server_name", "_"),
+        ("proxy_host", "apisix_backend"),
+        ("pipe", "."),
+        ("request_length", "199"),
+    ] {
+        assert_eq!(ctx.var(name).as_deref(), Some(value), "{name}");
+    }
+    assert_eq!(&*byte_text::write(&ctx.var("binary_remote_addr").unwrap()), [127, 0, 0, 1]);
+    let id = ctx.var("request_id").unwrap().into_owned();
+    assert!(id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()), "{id}");
+    assert_eq!(ctx.var("apisix_request_id").as_deref(), Some(&*id));
+    ctx.request_id = Some("given".to_owned());
+    assert_eq!(
+        (ctx.var("apisix_request_id").as_deref(), ctx.var("request_id").as_deref()),
+        (Some("given"), Some(&*id))
+    );
+}
+
+#[test]
+fn headers_of_the_upstream_are_not_those_that_are_sent() {
+    let mut ctx = ctx();
+    ctx.response.headers.insert("x-a", HeaderValue::from_static("sent"));
+    assert_eq!(ctx.var("upstream_http_x_a"), None);
+    assert!(asks_for_upstream_headers());
+    let theirs = [("x-a".parse().unwrap(), HeaderValue::from_static("received"))];
+    ctx.response.of_upstream = Some(Box::new(theirs.into_iter().collect()));
+    assert_eq!(ctx.var("upstream_http_x_a").as_deref(), Some("received"));
+    assert_eq!(ctx.var("sent_http_x_a").as_deref(), Some("sent"));
+}
+
+#[test]
 fn json_bodies_are_reached_by_path() {
     let mut ctx = Ctx::example("POST", "/", &[("Content-Type", "application/json")]);
     ctx.body = Some(Bytes::from_static(br#"{"a":{"b":["x",{"c":1}]}}"#));

@@ -54,6 +54,7 @@ impl Exchange {
         );
         let mut ctx = Ctx::begun(client.began(), plan, head, real.unwrap_or(client.peer), client.local);
         ctx.peer = client.peer;
+        ctx.connection = client.counted();
         ctx.tls.clone_from(&client.tls);
         told.remember(&mut ctx);
         client.announce(&mut ctx);

@@ -17,6 +17,7 @@ use crate::{
     engine::{h1, io, link::Link, reply},
     plugin::Flow,
     upstream::{Node, Upstream, pool},
+    vars,
 };
 
 impl Exchange {
@@ -95,6 +96,9 @@ impl Exchange {
             attempt.header = Some(elapsed.saturating_sub(self.attempted));
         }
         self.ctx.response.status = head.status;
+        if vars::asks_for_upstream_headers() {
+            self.ctx.response.of_upstream = Some(Box::new(head.headers.clone()));
+        }
         self.ctx.response.headers = head.headers;
         Answer::Upstream
     }
@@ -119,6 +123,10 @@ impl Exchange {
             let host = upstream.host(&self.ctx, node);
             let out = connection.begin(framing.is_chunked());
             forward_head::write(out, &self.ctx, &self.client, host, framing, self.upgrade);
+            let head_sent = out.len() as u64;
+            if let Some(attempt) = self.ctx.attempts.last_mut() {
+                attempt.head_sent = head_sent;
+            }
             match connection.exchange(&mut self.body, &self.ctx.request.method, &self.limits).await {
                 Ok(head) => return Ok(head),
                 // It was closed while it lay idle: that is not the node's failure.

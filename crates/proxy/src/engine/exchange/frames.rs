@@ -88,6 +88,9 @@ impl Exchange {
 
     /// Lets plugins change a piece of the body.
     pub(super) fn filter(&mut self, mut data: Bytes, last: bool) -> Option<Frame<Bytes>> {
+        if let Some(attempt) = self.ctx.attempts.last_mut() {
+            attempt.filtered += data.len() as u64;
+        }
         chain::body_filter(&mut self.ctx, &mut data, last);
         (!data.is_empty()).then(|| Frame::data(data))
     }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 
 use super::{
     super::{
@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     chain,
+    ctx::length_of,
     engine::link::Link,
     metrics::{Counting, Sample},
 };
@@ -61,6 +62,7 @@ impl Exchange {
             self.client.gives_up(self.ctx.started);
             self.ctx.response.status = StatusCode::from_u16(CLIENT_GONE).unwrap_or(StatusCode::BAD_REQUEST);
         }
+        self.ctx.transfer.completed = self.responded && self.link.is_none();
         if self.link.is_some() {
             self.note_end();
             self.release();
@@ -94,10 +96,10 @@ impl Exchange {
 
     /// What went over the client's connection, heads included.
     fn sum_up(&mut self) {
-        let request = head_size(&self.ctx.request.headers) + self.ctx.request.target().len() as u64 + 16;
+        let request = self.ctx.request.length();
         let transfer = &mut self.ctx.transfer;
         transfer.received = request + self.body.received;
-        transfer.sent = head_size(&self.ctx.response.headers) + 64 + transfer.body_sent;
+        transfer.sent = length_of(&self.ctx.response.headers) + 64 + transfer.body_sent;
     }
 
     /// Counts the request in the metrics of its route.
@@ -125,8 +127,4 @@ impl Drop for Exchange {
         }
         self.client.finish(Instant::now());
     }
-}
-
-fn head_size(headers: &HeaderMap) -> u64 {
-    headers.iter().map(|(name, value)| (name.as_str().len() + value.len() + 4) as u64).sum()
 }
