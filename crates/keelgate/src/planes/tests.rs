@@ -51,6 +51,12 @@ keelgate: {{dp_listen: {{ip: 127.0.0.1, port: {dp}}}}}
     }
 }
 
+async fn started(settings: Settings) -> Planes {
+    let mut planes = Planes::start(settings, Reloader::new().0).await.unwrap();
+    planes.open().await.unwrap();
+    planes
+}
+
 async fn until(holds: impl AsyncFn() -> bool) {
     let wait = async {
         while !holds().await {
@@ -63,8 +69,7 @@ async fn until(holds: impl AsyncFn() -> bool) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_that_fails_changes_nothing() {
     let node = Node::new();
-    let mut planes =
-        Planes::start(node.settings(node.proxy, "127.0.0.1", ""), Reloader::new().0).await.unwrap();
+    let mut planes = started(node.settings(node.proxy, "127.0.0.1", "")).await;
     node.works("1").await;
 
     let taken = TcpListener::bind("0.0.0.0:0").unwrap();
@@ -73,7 +78,7 @@ async fn a_reload_that_fails_changes_nothing() {
     assert!(format!("{error:#}").contains(&port.to_string()), "{error:#}");
     node.works("2").await;
 
-    let unsigned = "fallback_cp: {local: {config_dir: backup}, signing: {private_key_file: none.pem}}\n";
+    let unsigned = "fallback_cp: {local: {config_dir: backup, resource_dir: snapshots}, signing: {private_key_file: none.pem}}\n";
     let prepared = planes.prepare(node.settings(node.proxy, "127.0.0.1", unsigned), None);
     assert!(prepared.is_err());
     planes.reload(node.settings(node.proxy, "127.0.0.1", unsigned)).await.unwrap_err();
@@ -84,8 +89,7 @@ async fn a_reload_that_fails_changes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_listener_changes_its_address_and_keeps_its_port() {
     let node = Node::new();
-    let mut planes =
-        Planes::start(node.settings(node.proxy, "0.0.0.0", ""), Reloader::new().0).await.unwrap();
+    let mut planes = started(node.settings(node.proxy, "0.0.0.0", "")).await;
     node.works("1").await;
     planes.reload(node.settings(node.proxy, "127.0.0.1", "")).await.unwrap();
     let elsewhere = ("127.0.0.2", node.admin);
@@ -97,8 +101,7 @@ async fn a_listener_changes_its_address_and_keeps_its_port() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_listeners_change_places() {
     let node = Node::new();
-    let mut planes =
-        Planes::start(node.settings(node.proxy, "127.0.0.1", ""), Reloader::new().0).await.unwrap();
+    let mut planes = started(node.settings(node.proxy, "127.0.0.1", "")).await;
     node.works("1").await;
     let changed = Node { admin: node.dp, dp: node.admin, ..node };
     planes.reload(changed.settings(changed.proxy, "127.0.0.1", "")).await.unwrap();
@@ -122,7 +125,7 @@ plugin_attr: {{prometheus: {{enable_export_server: false}}}}
         parsed(dir.path(), &text)
     };
     let from_file = "deployment: {role: data_plane, role_data_plane: {config_provider: yaml}}\n";
-    let mut planes = Planes::start(with(from_file), Reloader::new().0).await.unwrap();
+    let mut planes = started(with(from_file)).await;
     let data = planes.data.clone().unwrap();
     until(async || data.plan().snapshot.len() == 1).await;
     assert!(data.report.load().rejected.is_empty());

@@ -8,11 +8,13 @@ use serde_json::{Value, json};
 use testkit::certs::Ca;
 use testkit::gateway::Gateway;
 use testkit::http::{Options, request, request_with};
+use testkit::secret_manager::{Kind, SECRET, SecretManager};
 use testkit::upstream::Upstream;
 
 use crate::setup::*;
 
 const KEY_OF_ANN: &str = "the-key-of-ann-in-clear";
+const KEY_OF_BOB: &str = "the-key-of-bob-in-vault";
 
 #[tokio::test]
 async fn secrets_lie_encrypted_and_are_served_from_the_backup_alone() {
@@ -27,13 +29,21 @@ async fn secrets_lie_encrypted_and_are_served_from_the_backup_alone() {
     cp.put("consumers", &ann).await;
     let route = json!({ "uri": "/get", "service_id": "httpbin", "plugins": { "key-auth": {} } });
     cp.put("routes/get", &route).await;
-    backed_up(&cp, &moto, 5).await;
+    // What a manager is asked with is plain in the store, as in APISIX's, and nowhere else.
+    let vault = SecretManager::start(Kind::Vault);
+    vault.set("kv/bob", &json!({ "key": KEY_OF_BOB }));
+    let manager = json!({ "uri": vault.url(), "prefix": "kv", "token": SECRET });
+    cp.put("secrets/vault/1", &manager).await;
+    let bob = json!({ "username": "bob", "plugins": { "key-auth": { "key": "$secret://vault/1/bob/key" } } });
+    cp.put("consumers", &bob).await;
+    backed_up(&cp, &moto, 7).await;
     let root = moto.root();
     for key in root.list(RESOURCE, "").await.unwrap() {
         let bytes = root.get(RESOURCE, &key).await.unwrap();
         let plain = if key.ends_with(".zst") { zstd::decode_all(&*bytes).unwrap() } else { bytes.to_vec() };
         let text = String::from_utf8(plain).unwrap();
         assert!(!text.contains(KEY_OF_ANN) && !text.contains("PRIVATE KEY"), "{key}");
+        assert!(!text.contains(SECRET), "{key}");
         assert!(!text.contains("sixteen-letters!"), "the keyring lies with what it locks: {key}");
     }
     cp.kill9();
@@ -55,7 +65,7 @@ async fn serves_secrets(dp: &Gateway, ca: &Ca) {
     let options = Options { to, ca: Some(ca.pem()), ..Options::default() };
     let answer = request_with(&options, Method::GET, "https://shop.test/ip", &[], "").await.unwrap();
     assert_eq!(answer.status, 200, "{}", answer.text());
-    for (key, status) in [(KEY_OF_ANN, 200), ("another", 401)] {
+    for (key, status) in [(KEY_OF_ANN, 200), (KEY_OF_BOB, 200), ("another", 401)] {
         let answer = request(Method::GET, &dp.url("/get"), &[("apikey", key)], "").await.unwrap();
         assert_eq!(answer.status, status, "{}", answer.text());
     }
