@@ -142,6 +142,15 @@ impl Guide {
         .await
     }
 
+    /// Waits until the backup is whole: its pointer is written after all else.
+    async fn backed_up(&self) -> Value {
+        let full = |manifest: &Value| {
+            let counts = &manifest["resource"]["counts"];
+            counts["routes"] == 1 && counts["services"] == 1
+        };
+        self.object("gateway-config", "keelgate/default/manifest.json", full).await
+    }
+
     async fn keys(&self, bucket: &str) -> Vec<String> {
         self.moto.root().list(bucket, "").await.unwrap()
     }
@@ -152,6 +161,7 @@ async fn the_guide_from_beginning_to_end_without_a_failed_request() {
     let mut guide = Guide::begin("").await;
     guide.object("gateway-resource", "default", |it| it["routes"][0]["uri"] == "/ip").await;
     guide.object("gateway-config", "default", |it| it["config"]["config_payload"].is_object()).await;
+    guide.backed_up().await;
     let load = Plan::new(guide.dp.url("/ip")).kept(4).start();
     load.more(200).await;
 
@@ -176,7 +186,7 @@ async fn the_guide_from_beginning_to_end_without_a_failed_request() {
 #[tokio::test]
 async fn a_reload_before_the_control_plane_is_back_costs_nothing_either() {
     let mut guide = Guide::begin("").await;
-    guide.object("gateway-resource", "default", |it| it["routes"][0]["uri"] == "/ip").await;
+    guide.backed_up().await;
     let load = Plan::new(guide.dp.url("/ip")).kept(4).start();
     guide.cp.kill9();
     guide.stand_alone();
@@ -196,7 +206,7 @@ async fn a_reload_before_the_control_plane_is_back_costs_nothing_either() {
 #[tokio::test]
 async fn a_standalone_data_plane_started_during_the_outage_serves_from_the_buckets() {
     let mut guide = Guide::begin("").await;
-    guide.object("gateway-resource", "default", |it| it["routes"][0]["uri"] == "/ip").await;
+    guide.backed_up().await;
     guide.cp.kill9();
     let text = file(STANDALONE, &guide.moto.client("root"));
     let mut new = Gateway::data_plane(KEELGATE).yaml(&text);
@@ -209,11 +219,7 @@ async fn a_standalone_data_plane_started_during_the_outage_serves_from_the_bucke
 async fn by_the_clock_alone_the_buckets_hold_just_what_is_promised() {
     let guide = Guide::begin("  on_change: false\n").await;
     let pointer = "keelgate/default/manifest.json";
-    let full = |manifest: &Value| {
-        let counts = &manifest["resource"]["counts"];
-        counts["routes"] == 1 && counts["services"] == 1
-    };
-    let manifest = guide.object("gateway-config", pointer, full).await;
+    let manifest = guide.backed_up().await;
     let (sequence, part) = (&manifest["sequence"], |name: &str| manifest[name]["key"].as_str().unwrap());
     let named = |prefix: &str, name: &str, ending: &str| {
         let sha256 = manifest[name]["sha256"].as_str().unwrap();

@@ -6,7 +6,7 @@
 //! dns.stop();
 //! ```
 //!
-//! The one rule: names that were never set do not exist. It speaks UDP.
+//! The one rule: names that were never set do not exist; any text may be one, underscores and all. It speaks UDP.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
