@@ -2,7 +2,8 @@
 //!
 //! What PCRE reads otherwise: inside `[…]` an opening bracket, `&&`, `--` and `~~` are plain characters, and so is a
 //! closing bracket in the first place; `\%` and the like are the character itself; a character beyond ASCII is its
-//! bytes; `$` is also before a newline that ends the text; and there are `\h`, `\v`, `\R`, `\N`, `\Q…\E`, `\e`, `\0`.
+//! bytes; `$` is also before a newline that ends the text; and there are `\h`, `\v`, `\R`, `\N`, `\Q…\E`, `\e`, `\0`,
+//! `\101`, `\cA`, `\g{1}`.
 
 use std::{fmt::Write as _, iter::Peekable, str::Chars};
 
@@ -111,12 +112,14 @@ impl Work<'_> {
         }
     }
 
-    /// The end of the text, and before a newline there.
+    /// The end of the text, and before a newline there. Where more follows, which could take that newline, only a
+    /// look-ahead says so, and only one of the engines has it.
     fn end(&mut self) {
         self.ends = true;
+        let is_last = matches!(self.chars.peek(), None | Some(')' | '|'));
         self.out.push_str(match self.alphabet {
-            Alphabet::Bytes | Alphabet::Chars => "\\z",
-            Alphabet::Wide | Alphabet::WideChars => "(?=\\n?\\z)",
+            Alphabet::Bytes | Alphabet::Chars if is_last => "\\z",
+            _ => "(?=\\n?\\z)",
         });
     }
 
@@ -143,11 +146,23 @@ impl Work<'_> {
                 let byte = self.digits(8, 2).0;
                 self.byte(byte);
             }
+            '1'..='7' if self.octal_follows() => {
+                let (rest, first) = (self.digits(8, 2).0, char.to_digit(8).unwrap_or(0));
+                self.byte(u8::try_from(first * 64).unwrap_or(0) | rest);
+            }
+            'c' => {
+                let control =
+                    self.chars.next_if(char::is_ascii).map_or(0, |char| char.to_ascii_uppercase() as u8);
+                self.byte(control ^ 0x40);
+            }
+            'g' if !in_class && self.chars.peek() == Some(&'{') => self.group(),
             'Z' if !in_class => self.end(),
             'z' => {
                 self.last_ends = true;
                 self.out.push_str("\\z");
             }
+            // Letters without a meaning are letters.
+            'F' | 'I' | 'J' | 'M' | 'T' | 'Y' | 'i' | 'j' | 'm' | 'q' | 'y' => self.out.push(char),
             _ if char.is_ascii_alphanumeric() || is_known_to_all(char) => self.out.extend(['\\', char]),
             _ => self.literal(char),
         }
@@ -226,6 +241,22 @@ impl Work<'_> {
             // No engine takes this.
             self.out.push_str("\\x{}");
         }
+    }
+
+    /// Whether two more digits make an octal number, which is no group's.
+    fn octal_follows(&self) -> bool {
+        let mut next = self.chars.clone();
+        next.by_ref().take(2).filter(|char| char.is_digit(8)).count() == 2
+    }
+
+    /// `\g{1}`, which is `\1`. What is no number stays as it is.
+    fn group(&mut self) {
+        let inner: String = self.chars.clone().skip(1).take_while(|char| *char != '}').collect();
+        if inner.is_empty() || !inner.bytes().all(|byte| byte.is_ascii_digit()) {
+            return self.out.push_str("\\g");
+        }
+        self.out.extend(["(?:\\", &inner, ")"]);
+        self.chars.nth(inner.len() + 1);
     }
 
     /// The number that the next digits make, and whether it is a byte.
