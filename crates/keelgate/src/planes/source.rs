@@ -1,6 +1,6 @@
 //! From settings to the configuration of a source and of the engine.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{borrow::Cow, net::SocketAddr, sync::Arc, time::Duration};
 
 use ::proxy::{access_log, engine, stream};
 use http::HeaderValue;
@@ -112,8 +112,8 @@ pub fn engine_config(proxy: &ProxySettings, held: &dyn Fn(SocketAddr) -> bool) -
     let streams = proxy.stream.tcp.iter().map(stream_listener);
     let http = &proxy.http;
     let block = usize::try_from(http.access_log_buffer.0).unwrap_or(usize::MAX);
-    let given = http.access_log_format.as_deref().unwrap_or(access_log::DEFAULT_FORMAT);
-    let format = log_format(given, http.access_log_format_escape, block);
+    let given = http.access_log_format.as_deref();
+    let format = log_format(given, access_log::DEFAULT_FORMAT, http.access_log_format_escape, block);
     engine::Config {
         listeners: listeners.into_iter().chain(streams).collect(),
         quic: proxy.quic.clone(),
@@ -160,8 +160,9 @@ fn stream_listener(stream: &StreamListener) -> engine::Listener {
 fn stream_config(settings: &StreamSettings) -> stream::Settings {
     /// APISIX writes this log with `buffer=16384`.
     const BLOCK: usize = 16 * 1024;
-    let given = settings.nginx.access_log_format.as_deref().unwrap_or(stream::DEFAULT_LOG_FORMAT);
-    let format = log_format(given, settings.nginx.access_log_format_escape, BLOCK);
+    let given = settings.nginx.access_log_format.as_deref();
+    let escape = settings.nginx.access_log_format_escape;
+    let format = log_format(given, stream::DEFAULT_LOG_FORMAT, escape, BLOCK);
     stream::Settings {
         udp: settings.udp.clone(),
         trusted: settings.nginx.real_ip_from.iter().map(|net| net.0).collect(),
@@ -170,14 +171,44 @@ fn stream_config(settings: &StreamSettings) -> stream::Settings {
     }
 }
 
-/// A format as it is written, perhaps within quotes.
-fn log_format(text: &str, escape: Escape, block: usize) -> access_log::Format {
+/// The format that is written, or the default.
+fn log_format(given: Option<&str>, default: &str, escape: Escape, block: usize) -> access_log::Format {
     let escape = match escape {
         Escape::Default => access_log::Escape::Default,
         Escape::Json => access_log::Escape::Json,
         Escape::None => access_log::Escape::None,
     };
-    access_log::Format::new(&text.trim().trim_matches('"').replace("\\\"", "\""), escape, block)
+    let text = given.map_or(Cow::Borrowed(default), |given| Cow::Owned(as_nginx_reads(given)));
+    access_log::Format::new(&text, escape, block)
+}
+
+/// APISIX puts a format between single quotes into `nginx.conf` (`cli/ngx_tpl.lua`), where nginx reads `\"` as `"` and
+/// its like. One pair of quotes around the whole, as in APISIX's `config.yaml.example`, is not part of the lines.
+fn as_nginx_reads(text: &str) -> String {
+    let text = text.trim();
+    let mut read = String::with_capacity(text.len());
+    let mut bare_quotes = Vec::new();
+    let mut chars = text.chars();
+    while let Some(char) = chars.next() {
+        if char == '"' {
+            bare_quotes.push(read.len());
+        }
+        if char != '\\' {
+            read.push(char);
+            continue;
+        }
+        match chars.next() {
+            Some(quoted @ ('"' | '\'' | '\\')) => read.push(quoted),
+            Some('t') => read.push('\t'),
+            Some('r') => read.push('\r'),
+            Some('n') => read.push('\n'),
+            other => read.extend(['\\'].into_iter().chain(other)),
+        }
+    }
+    match bare_quotes[..] {
+        [0, last] if last + 1 == read.len() => read[1..last].to_owned(),
+        _ => read,
+    }
 }
 
 /// Whether a default address can be had; where a neighbour has it, or there is no IPv6, we go on without.
@@ -213,5 +244,33 @@ mod tests {
         let tls = |held: bool| engine_config(&proxy, &|_| held).listeners.iter().any(|one| one.tls);
         assert!(!tls(false), "another process has it");
         assert!(tls(true), "a reload keeps what the engine has");
+    }
+
+    #[test]
+    fn a_log_format_is_read_as_nginx_reads_it() {
+        for (written, read) in [
+            // The Helm chart's, in a YAML text of single quotes.
+            (
+                r#"[$time_local] \"$request\" \"$upstream_uri\""#,
+                r#"[$time_local] "$request" "$upstream_uri""#,
+            ),
+            // That of APISIX's `config.yaml.example`.
+            ("\"$host \\\"$request\\\"\"\n", r#"$host "$request""#),
+            (r#""$uri" "$status""#, r#""$uri" "$status""#),
+            (r#"$uri "$status""#, r#"$uri "$status""#),
+            (r#"{"a": "$uri"}"#, r#"{"a": "$uri"}"#),
+            (r"$uri\t\'$status\' \\ \d\", "$uri\t'$status' \\ \\d\\"),
+            (r#"""#, r#"""#),
+            ("", ""),
+        ] {
+            assert_eq!(as_nginx_reads(written), read, "{written}");
+        }
+    }
+
+    #[test]
+    fn the_default_log_format_is_whole() {
+        let format = log_format(None, access_log::DEFAULT_FORMAT, Escape::Default, 0);
+        let same = access_log::Format::new(access_log::DEFAULT_FORMAT, access_log::Escape::Default, 0);
+        assert_eq!(format!("{format:?}"), format!("{same:?}"));
     }
 }

@@ -127,6 +127,22 @@ fn variables_and_apisix_forms_of_listeners_are_read() {
     assert_eq!(listen, ["0.0.0.0:9777", "[::]:9777", "0.0.0.0:9081", "[::]:9081", "127.0.0.2:9082"]);
 }
 
+/// As in every `config.yaml` that comes with APISIX.
+#[test]
+fn tls_listens_on_ipv6_too_where_its_port_is_written() {
+    let listens = |text: &str| {
+        let loaded = parsed(text).unwrap();
+        assert_eq!(loaded.warnings, [""; 0]);
+        let listen = loaded.settings.proxy.unwrap().tls_listen;
+        listen.iter().map(|listener| listener.address.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(listens("apisix:\n  ssl:\n    listen:\n      - port: 9443\n"), ["0.0.0.0:9443", "[::]:9443"]);
+    let both = "apisix:\n  ssl:\n    listen:\n      - port: 9443\n      - {ip: '::', port: 9443}\n";
+    assert_eq!(listens(both), ["0.0.0.0:9443", "[::]:9443"]);
+    let twice = refusal("apisix: {node_listen: [9443], ssl: {listen: [{port: 9443}]}}\n");
+    assert!(twice.contains("apisix.ssl.listen: 0.0.0.0:9443 is also the address of apisix.node_listen"));
+}
+
 #[test]
 fn secrets_do_not_show_in_debug_output() {
     let settings = settings(

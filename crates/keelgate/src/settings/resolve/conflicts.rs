@@ -2,6 +2,9 @@
 
 use super::super::{Listener, Problem, Settings};
 
+const PROXIED: &str = "apisix.proxy_protocol.listen_http_port";
+const PROXIED_TLS: &str = "apisix.proxy_protocol.listen_https_port";
+
 /// Two of our listeners on one address can't be.
 pub(super) fn find(settings: &Settings, problems: &mut Vec<Problem>) {
     let all = written(settings);
@@ -18,7 +21,8 @@ pub(super) fn give_way(settings: &mut Settings, warnings: &mut Vec<String>) {
     let all = written(settings);
     let mut gives_way = |key: &str, listener: &Listener| {
         let claimed = all.iter().find(|(_, other)| !listener.explicit && overlap(listener, other));
-        if let Some((other, _)) = claimed {
+        // What a key says twice is there.
+        if let Some((other, _)) = claimed.filter(|(other, _)| *other != key) {
             warnings.push(format!("{key}: its default {} is the address of {other}", listener.address));
         }
         claimed.is_some()
@@ -30,7 +34,15 @@ pub(super) fn give_way(settings: &mut Settings, warnings: &mut Vec<String>) {
         .take()
         .filter(|prometheus| !gives_way("plugin_attr.prometheus", &prometheus.listen));
     if let Some(proxy) = &mut settings.proxy {
-        proxy.tls_listen.retain(|listener| !gives_way("apisix.ssl.listen", listener));
+        let listeners = [
+            ("apisix.node_listen", &mut proxy.listen),
+            ("apisix.ssl.listen", &mut proxy.tls_listen),
+            (PROXIED, &mut proxy.proxied_listen),
+            (PROXIED_TLS, &mut proxy.proxied_tls_listen),
+        ];
+        for (key, listeners) in listeners {
+            listeners.retain(|listener| !gives_way(key, listener));
+        }
     }
 }
 
@@ -42,10 +54,8 @@ fn written(settings: &Settings) -> Vec<(&'static str, Listener)> {
         let streams = proxy.stream.tcp.iter().map(|stream| ("apisix.stream_proxy.tcp", stream.listener));
         all.extend(streams);
         all.extend(proxy.tls_listen.iter().map(|listener| ("apisix.ssl.listen", *listener)));
-        let (plain, tls) =
-            ("apisix.proxy_protocol.listen_http_port", "apisix.proxy_protocol.listen_https_port");
-        all.extend(proxy.proxied_listen.iter().map(|listener| (plain, *listener)));
-        all.extend(proxy.proxied_tls_listen.iter().map(|listener| (tls, *listener)));
+        all.extend(proxy.proxied_listen.iter().map(|listener| (PROXIED, *listener)));
+        all.extend(proxy.proxied_tls_listen.iter().map(|listener| (PROXIED_TLS, *listener)));
     }
     let admin = settings.admin.iter().map(|admin| admin.listen.explicit_if(true));
     all.extend(admin.map(|listener| ("deployment.admin.admin_listen", listener)));
@@ -60,9 +70,11 @@ fn written(settings: &Settings) -> Vec<(&'static str, Listener)> {
     all
 }
 
+/// All of IPv6 has nothing of IPv4: the proxy's sockets are of one family.
 fn overlap(a: &Listener, b: &Listener) -> bool {
     let (a, b) = (a.address, b.address);
     a.port() == b.port()
         && a.port() != 0
+        && a.is_ipv4() == b.is_ipv4()
         && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
 }
