@@ -35,6 +35,12 @@ pub enum Command {
     Test,
     /// Print the version.
     Version,
+    /// Do nothing: APISIX writes its `nginx.conf` with it, and its image calls it before it starts.
+    #[command(hide = true)]
+    Init,
+    /// Do nothing: APISIX makes its folders in etcd with it, and its image calls it before it starts.
+    #[command(hide = true, name = "init_etcd")]
+    InitEtcd,
     /// Run a control plane, a data plane and a sample upstream on this machine.
     Quickstart {
         /// Where everything is kept.

@@ -19,9 +19,9 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    planes::{control::ControlPlane, data::DataPlane},
+    planes::{self, control::ControlPlane, data::DataPlane},
     reload::Reloader,
-    settings::Settings,
+    settings::{Settings, SourceFrom},
 };
 
 pub use metrics::router as metrics_router;
@@ -38,11 +38,39 @@ pub struct Parts {
     pub data: Option<Arc<DataPlane>>,
     pub source: Option<store::source::Handle>,
     pub control: Option<Arc<ControlPlane>>,
+    /// Who this node is: see [`planes::instance_id`].
+    instance_id: String,
+}
+
+impl Parts {
+    /// Whether resources come from a control plane, if only this process's own.
+    fn has_control_plane(&self) -> bool {
+        let from = self.settings.source.as_ref().map(|source| &source.from);
+        matches!(from, Some(SourceFrom::Etcd(_) | SourceFrom::Own))
+    }
+
+    /// Whether resources come from a file.
+    fn has_file(&self) -> bool {
+        self.settings.source.as_ref().is_some_and(|source| matches!(source.from, SourceFrom::File(_)))
+    }
+
+    /// Whether a verified configuration is served, wherever it came from.
+    fn is_ready(&self) -> bool {
+        match &self.source {
+            Some(source) => {
+                let lets_in = self.data.as_ref().is_none_or(|data| data.shared.status.is_open());
+                source.status().ready && lets_in
+            }
+            None => self.control.as_ref().is_some_and(|control| control.opened().is_some()),
+        }
+    }
 }
 
 impl View {
     pub fn new(settings: &Settings, reloader: Reloader) -> Self {
-        let parts = Parts { settings: settings.clone(), data: None, source: None, control: None };
+        let instance_id = planes::instance_id(settings);
+        let parts =
+            Parts { settings: settings.clone(), data: None, source: None, control: None, instance_id };
         Self { parts: ArcSwap::from_pointee(parts), reloader }
     }
 
@@ -53,7 +81,11 @@ impl View {
         source: Option<store::source::Handle>,
         control: Option<Arc<ControlPlane>>,
     ) {
-        self.parts.store(Arc::new(Parts { settings: settings.clone(), data, source, control }));
+        let instance_id = match self.parts.load() {
+            before if before.settings.data_dir == settings.data_dir => before.instance_id.clone(),
+            _ => planes::instance_id(settings),
+        };
+        self.parts.store(Arc::new(Parts { settings: settings.clone(), data, source, control, instance_id }));
     }
 
     pub fn parts(&self) -> Arc<Parts> {
@@ -92,13 +124,7 @@ pub fn status_router(view: Arc<View>) -> Router {
 
 /// Ready means that a verified configuration is served, wherever it came from.
 async fn ready(State(view): State<Arc<View>>) -> Response {
-    let parts = view.parts();
-    let lets_in = parts.data.as_ref().is_none_or(|data| data.shared.status.is_open());
-    let ready = match &parts.source {
-        Some(source) => source.status().ready && lets_in,
-        None => parts.control.as_ref().is_some_and(|control| control.opened().is_some()),
-    };
-    if ready {
+    if view.parts().is_ready() {
         return Json(json!({"status": "ok"})).into_response();
     }
     let body = json!({"status": "error", "error": "no verified configuration is being served yet"});
@@ -115,12 +141,20 @@ pub fn describe(parts: &Parts) -> Value {
     shown.insert("role".into(), parts.settings.role.name().into());
     shown.insert("group".into(), parts.settings.group.clone().into());
     shown.insert("version".into(), env!("CARGO_PKG_VERSION").into());
+    shown.insert("instance_id".into(), parts.instance_id.clone().into());
+    shown.insert("pid".into(), std::process::id().into());
     let opened = parts.control.as_ref().and_then(|control| control.opened());
     match &parts.source {
         Some(source) => {
             if let Ok(Value::Object(status)) = serde_json::to_value(source.status()) {
                 shown.extend(status);
             }
+            for (part, is_there) in [("cp", parts.has_control_plane()), ("file", parts.has_file())] {
+                if !is_there {
+                    shown.insert(part.into(), Value::Null);
+                }
+            }
+            shown.insert("ready".into(), parts.is_ready().into());
         }
         None => {
             let snapshot = opened.as_ref().and_then(|opened| opened.mirror.view().ok()).unwrap_or_default();
@@ -129,6 +163,7 @@ pub fn describe(parts: &Parts) -> Value {
             shown.insert("revision".into(), snapshot.revision.into());
             shown.insert("resources".into(), snapshot.len().into());
             shown.insert("held".into(), Value::Null);
+            shown.insert("ready".into(), parts.is_ready().into());
         }
     }
     shown.insert("rejected".into(), rejected(parts).into());
@@ -166,7 +201,7 @@ fn discovery(data: &DataPlane) -> Value {
 
 /// How secret managers fare, by their ids.
 fn secrets(data: &DataPlane) -> Value {
-    let heard = data.secrets().heard().into_iter().map(|heard| {
+    let heard = data.heard_of_secrets().into_iter().map(|heard| {
         let at = heard.last_answer.map(|at| chrono::DateTime::<chrono::Utc>::from(at).to_rfc3339());
         let shown = json!({
             "followed": heard.followed, "failing": heard.failing, "unresolved": heard.unresolved,

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::{kind::Kind, substitute};
 
-pub use read::yaml;
+pub use read::{Reading, in_words, yaml};
 
 /// An entry that could not be read or written. It costs no other.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -28,12 +28,12 @@ pub struct Rejected {
 pub enum FileError {
     #[error("not valid JSON: {0}")]
     Json(#[from] serde_json::Error),
-    #[error("line {line} column {column}: not valid YAML: {reason}")]
+    #[error("not valid YAML: {reason} (line {line} column {column})")]
     Yaml { line: u64, column: u64, reason: String },
     /// A YAML file must end with `#END`, so that one half written is not taken for a whole one.
     #[error("the end mark `#END` is missing: the file may not be written to its end yet")]
     NoEndMark,
-    #[error(transparent)]
+    #[error("{0} (line {line})", line = .0.line)]
     Unset(#[from] substitute::Unset),
 }
 

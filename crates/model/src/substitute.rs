@@ -12,7 +12,7 @@ pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// The variable is not set and has no default.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("line {line}: can't find environment variable {name}")]
+#[error("can't find environment variable {name}")]
 pub struct Unset {
     pub name: String,
     /// Counted from 1 in the text that was searched.
@@ -126,7 +126,7 @@ pub fn in_json<'a>(bytes: &'a [u8], lookup: Lookup<'_>) -> Result<Cow<'a, [u8]>,
 pub enum InJson {
     #[error(transparent)]
     Syntax(#[from] serde_json::Error),
-    #[error("can't find environment variable {}", .0.name)]
+    #[error(transparent)]
     Unset(#[from] Unset),
 }
 
@@ -182,7 +182,7 @@ mod tests {
             assert_eq!(in_text(text, &lookup).unwrap(), expected, "{text}");
         }
         let unset = in_text("a\nb ${{NONE}}", &lookup).unwrap_err();
-        assert_eq!(unset.to_string(), "line 2: can't find environment variable NONE");
+        assert_eq!(unset.to_string(), "can't find environment variable NONE");
     }
 
     #[test]

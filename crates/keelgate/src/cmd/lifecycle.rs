@@ -2,7 +2,9 @@
 
 use std::{
     fs::{self, OpenOptions},
+    io::{Read as _, Seek as _, SeekFrom},
     os::unix::process::CommandExt as _,
+    path::Path,
     process::{Command, ExitCode, Stdio},
     time::{Duration, Instant},
 };
@@ -40,6 +42,7 @@ pub fn start(loaded: &Loaded) -> anyhow::Result<ExitCode> {
     }
     let open = OpenOptions::new().create(true).append(true).open(log);
     let to_log = open.with_context(|| format!("the log {} can't be written", log.display()))?;
+    let before = to_log.metadata().map_or(0, |log| log.len());
     let mut child = Command::new(std::env::current_exe()?)
         .arg("run")
         .arg("--config")
@@ -56,7 +59,8 @@ pub fn start(loaded: &Loaded) -> anyhow::Result<ExitCode> {
     let until = Instant::now() + patience;
     while daemon.running().is_none() {
         if let Some(status) = child.try_wait()? {
-            bail!("it did not start ({status}); its last words are in {}", log.display());
+            remark(last_words(log, before).trim());
+            bail!("it did not start ({status}); its log is {}", log.display());
         }
         if Instant::now() > until {
             bail!("it did not start within {} s; see {}", patience.as_secs(), log.display());
@@ -65,6 +69,20 @@ pub fn start(loaded: &Loaded) -> anyhow::Result<ExitCode> {
     }
     say(&format!("keelgate runs as process {}, log in {}", child.id(), log.display()));
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a process that ended has written to its log since then: the end of it.
+fn last_words(log: &Path, since: u64) -> String {
+    const MOST: u64 = 4096;
+    let mut words = Vec::new();
+    let read = fs::File::open(log).and_then(|mut file| {
+        let end = file.metadata()?.len();
+        file.seek(SeekFrom::Start(since.max(end.saturating_sub(MOST))))?;
+        file.read_to_end(&mut words)
+    });
+    // Its log is named beside it.
+    drop(read);
+    String::from_utf8_lossy(&words).into_owned()
 }
 
 pub fn stop(settings: &Settings) -> anyhow::Result<ExitCode> {

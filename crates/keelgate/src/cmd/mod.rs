@@ -21,6 +21,10 @@ pub fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
             say(&format!("keelgate {}", env!("CARGO_PKG_VERSION")));
             Ok(ExitCode::SUCCESS)
         }
+        Command::Init | Command::InitEtcd => {
+            say("there is nothing to do: keelgate needs no preparation; see `keelgate help`");
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Test => lifecycle::test(&load()?),
         Command::Run => run::run(load()?),
         Command::Start => lifecycle::start(&load()?),

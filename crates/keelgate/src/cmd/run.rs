@@ -2,18 +2,20 @@
 
 use std::{path::Path, process::ExitCode};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
+use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     daemon::{Daemon, Reloads},
     log, open_files,
-    planes::Planes,
+    planes::{self, Planes},
     reload::{Outcome, Reloader},
     settings::{self, Loaded},
 };
 
 pub fn run(loaded: Loaded) -> anyhow::Result<ExitCode> {
+    planes::check(&loaded.settings)?;
     log::start(loaded.settings.log_level);
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     open_files::raise(loaded.settings.open_files);
@@ -32,6 +34,12 @@ pub fn run(loaded: Loaded) -> anyhow::Result<ExitCode> {
 async fn live(loaded: Loaded) -> anyhow::Result<ExitCode> {
     let file = loaded.settings.file.clone();
     let daemon = Daemon::new(&loaded.settings.pid_file);
+    if let Some(pid) = daemon.running().filter(|pid| *pid != Pid::this()) {
+        bail!(
+            "it is running already, as process {pid} ({}); another one needs a folder of its own above its conf/",
+            loaded.settings.pid_file.display()
+        );
+    }
     let (mut terminate, mut quit) = (signal(SignalKind::terminate())?, signal(SignalKind::quit())?);
     let (mut interrupt, mut hangup) = (signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?);
     let mut reopen = signal(SignalKind::user_defined1())?;

@@ -4,10 +4,11 @@ use std::{fmt::Write as _, sync::Arc};
 
 use axum::{Router, extract::State, response::IntoResponse, routing::get};
 use http::{StatusCode, Uri, header};
+use model::Kind;
 use store::source::Origin;
 
-use super::{Parts, View, health};
-use crate::planes::data::DataPlane;
+use super::{Parts, View, apisix, health};
+use crate::planes::{self, data::DataPlane};
 
 /// Prometheus' text format.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -31,6 +32,7 @@ async fn page(State(view): State<Arc<View>>) -> impl IntoResponse {
     let prefix =
         attr.as_ref().and_then(|attr| attr["metric_prefix"].as_str()).unwrap_or("apisix_").to_owned();
     let mut text = parts.data.as_ref().map_or_else(String::new, |data| data.shared.metrics.render(&prefix));
+    node(&prefix, &mut Page(&mut text));
     own(&parts, &prefix, &mut Page(&mut text));
     upstreams(&parts, &prefix, &mut Page(&mut text));
     ([(header::CONTENT_TYPE, TEXT)], text)
@@ -50,6 +52,14 @@ impl Page<'_> {
             let _ = writeln!(self.0, "{name}{labels} {value}");
         }
     }
+}
+
+/// What APISIX's dashboards look for on every node. Errors of its library for metrics there can be none of.
+fn node(prefix: &str, page: &mut Page<'_>) {
+    let errors = format!("{prefix}nginx_metric_errors_total");
+    page.family("counter", (&errors, "Number of nginx-lua-prometheus errors"), &[("", 0.0)]);
+    let labels = format!("{{hostname=\"{}\",version=\"{}\"}}", planes::hostname(), env!("CARGO_PKG_VERSION"));
+    page.gauge(&format!("{prefix}node_info"), "Info of APISIX node", &[(&labels, 1.0)]);
 }
 
 fn own(parts: &Parts, prefix: &str, page: &mut Page<'_>) {
@@ -106,16 +116,18 @@ fn configuration(parts: &Parts, status: &store::source::Status, prefix: &str, pa
         "Resources that are refused",
         &[("", count(super::rejected(parts).len() as u64))],
     );
-    page.gauge(
-        "keelgate_cp_connected",
-        "1 while the control plane is followed",
-        &[("", flag(status.cp.connected))],
-    );
     if status.bucket.last_poll.is_some() {
         page.gauge(
             "keelgate_bucket_reachable",
             "1 if the backup could be read when it was last looked at",
             &[("", flag(status.bucket.last_error.is_none()))],
+        );
+    }
+    if parts.has_file() {
+        page.gauge(
+            "keelgate_config_file_error",
+            "1 while the file with the configuration can't be read as it is",
+            &[("", flag(status.file.last_error.is_some()))],
         );
     }
     if let Some(data) = &parts.data {
@@ -128,24 +140,52 @@ fn configuration(parts: &Parts, status: &store::source::Status, prefix: &str, pa
     if let Some(data) = &parts.data {
         secrets(data, page);
     }
+    if parts.has_control_plane() {
+        control_plane(parts, status, prefix, page);
+    }
+}
+
+/// Only where there is one: an alert on it must not fire for a node that stands alone.
+fn control_plane(parts: &Parts, status: &store::source::Status, prefix: &str, page: &mut Page<'_>) {
+    let connected = f64::from(u8::from(status.cp.connected));
+    page.gauge("keelgate_cp_connected", "1 while the control plane is followed", &[("", connected)]);
     // APISIX's names for the same, for dashboards that are there already.
     page.gauge(
         &format!("{prefix}etcd_reachable"),
         "Config server etcd reachable from APISIX, 0 is unreachable",
-        &[("", flag(status.cp.connected))],
+        &[("", connected)],
     );
-    page.gauge(
-        &format!("{prefix}etcd_modify_indexes"),
-        "Etcd modify index for APISIX keys",
-        &[
-            ("{key=\"max_modify_index\"}", count(status.revision)),
-            ("{key=\"x_etcd_index\"}", count(status.revision)),
-        ],
-    );
+    let snapshot = apisix::snapshot(parts);
+    let newest = |kind: Kind| snapshot.of(kind).map(|resource| resource.modified).max().unwrap_or(0);
+    let mut indexes: Vec<(&str, u64)> = INDEXED.iter().map(|kind| (kind.name(), newest(*kind))).collect();
+    // Credentials are below the consumers' prefix.
+    let credentials = newest(Kind::Credentials);
+    for (_, index) in indexes.iter_mut().filter(|(name, _)| *name == Kind::Consumers.name()) {
+        *index = credentials.max(*index);
+    }
+    indexes.push(("max_modify_index", indexes.iter().map(|(_, index)| *index).max().unwrap_or(0)));
+    indexes.extend([("prev_index", status.revision), ("x_etcd_index", status.revision)]);
+    let values: Vec<(String, f64)> =
+        indexes.into_iter().map(|(key, index)| (format!("{{key=\"{key}\"}}"), count(index))).collect();
+    let values: Vec<(&str, f64)> = values.iter().map(|(label, value)| (label.as_str(), *value)).collect();
+    let name = format!("{prefix}etcd_modify_indexes");
+    page.gauge(&name, "Etcd modify index for APISIX keys", &values);
 }
 
+/// Those of which APISIX tells when they were last written: `etcd_modify_index` in `prometheus/exporter.lua`.
+const INDEXED: [Kind; 8] = [
+    Kind::Routes,
+    Kind::Services,
+    Kind::Ssls,
+    Kind::Consumers,
+    Kind::GlobalRules,
+    Kind::Upstreams,
+    Kind::StreamRoutes,
+    Kind::Protos,
+];
+
 fn secrets(data: &DataPlane, page: &mut Page<'_>) {
-    let heard = data.secrets().heard();
+    let heard = data.heard_of_secrets();
     if heard.is_empty() {
         return;
     }

@@ -28,7 +28,8 @@ use crate::{
     reload::Reloader,
     server::{Server, Site},
     settings::{
-        AdminRole, AdminSettings, AdminVersion, EtcdSettings, ExportSettings, Settings, StoreSettings,
+        AdminRole, AdminSettings, AdminVersion, EtcdSettings, ExportSettings, Problem, Settings,
+        StoreSettings,
     },
 };
 
@@ -373,22 +374,25 @@ fn generated_key(settings: &Settings) -> anyhow::Result<String> {
     Ok(key)
 }
 
+/// The key that backups are signed by.
+pub fn signing(export: &ExportSettings) -> Result<Option<Arc<Signing>>, Problem> {
+    let Some(file) = &export.private_key_file else { return Ok(None) };
+    let wrong = |why: String| {
+        let key = format!("{}.signing.private_key_file", export.key);
+        Problem::new(key, format!("{} {why}", file.display()))
+    };
+    let pem = std::fs::read_to_string(file).map_err(|error| wrong(format!("can't be read: {error}")))?;
+    let key = Signing::from_pem(&pem).map_err(|error| wrong(format!("can't be used: {error}")))?;
+    Ok(Some(Arc::new(key)))
+}
+
 pub fn export_config(settings: &Settings, export: &ExportSettings) -> anyhow::Result<export::Config> {
     let backends = export
         .backends
         .iter()
         .map(|backend| Ok((backend.backend().to_owned(), store::bucket::Buckets::open(backend.clone())?)))
         .collect::<Result<Vec<_>, store::bucket::Error>>()?;
-    let signing = match &export.private_key_file {
-        Some(file) => {
-            let pem = std::fs::read_to_string(file)
-                .with_context(|| format!("the signing key {} can't be read", file.display()))?;
-            let key =
-                Signing::from_pem(&pem).with_context(|| format!("the signing key {}", file.display()))?;
-            Some(Arc::new(key))
-        }
-        None => None,
-    };
+    let signing = signing(export).map_err(|problem| settings.unusable(vec![problem]))?;
     Ok(export::Config {
         cron: export.cron_spec.as_deref().map(export::CronSpec::parse).transpose()?,
         on_change: export.on_change,

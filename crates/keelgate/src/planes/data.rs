@@ -11,12 +11,12 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use control::export::Proof;
-use model::{Instance, Rejected, Snapshot, secrets::Keyring};
+use model::{Instance, Kind, Rejected, Snapshot, secrets::Keyring};
 use proxy::{
     engine::Shared,
     lasting::Lasting,
     plan::{Catalog, Input, Plan, Report, compile},
-    secrets::{self, Secrets},
+    secrets::{self, Secrets, reference::Reference},
     upstream::{
         discovery::{Config, Directory},
         health::Checkers,
@@ -104,6 +104,32 @@ impl DataPlane {
     /// What references to secrets stand for.
     pub fn secrets(&self) -> &Secrets {
         &self.lasting.secrets
+    }
+
+    /// How each secret manager fares that something refers to, also one that there is not.
+    pub fn heard_of_secrets(&self) -> Vec<secrets::Heard> {
+        let mut heard = self.secrets().heard();
+        for reference in self.plan().unmanaged() {
+            let Some(Ok(Reference::Kept { manager, .. })) = Reference::read(reference) else { continue };
+            let at = heard.iter().position(|one| *one.manager == *manager).unwrap_or_else(|| {
+                heard.push(secrets::Heard::nothing_of(manager));
+                heard.len() - 1
+            });
+            let one = &mut heard[at];
+            (one.followed, one.failing, one.unresolved) =
+                (one.followed + 1, one.failing + 1, one.unresolved + 1);
+            one.last_error = Some(self.why_no_manager(manager));
+        }
+        heard
+    }
+
+    fn why_no_manager(&self, manager: &str) -> String {
+        let report = self.report.load();
+        let refused = report.rejected.iter().find(|one| one.kind() == Kind::Secrets && one.id() == manager);
+        refused.map_or_else(
+            || format!("there is no resource secrets/{manager}"),
+            |refused| format!("secrets/{manager} was refused: {}", refused.reason),
+        )
     }
 
     /// New settings: the next update is compiled from the ground up.
@@ -229,7 +255,7 @@ impl Under {
         Ok(Self {
             settings: Arc::new(settings.clone()),
             catalog: Arc::new(catalog),
-            tls: super::tls::of_proxy(settings)?,
+            tls: super::tls::of_proxy(settings).map_err(|problem| settings.unusable(vec![problem]))?,
             instance: None,
         })
     }

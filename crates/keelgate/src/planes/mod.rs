@@ -35,7 +35,7 @@ use crate::{
     control_api::{self, View},
     reload::Reloader,
     server::{Server, Site},
-    settings::{Listener, ProxySettings, Settings},
+    settings::{Listener, Problem, ProxySettings, ServerTls, Settings},
 };
 
 /// How long what a fallback gives may take to be read and compiled, once it is asked.
@@ -86,24 +86,25 @@ impl Door {
     }
 }
 
-/// What can be found wrong without starting anything.
+/// What can be found wrong without starting anything; every file that can't be used is told at once.
 pub fn check(settings: &Settings) -> anyhow::Result<()> {
-    for tls in server_tls(settings) {
-        tls::server(tls)?;
+    let mut problems: Vec<Problem> = server_tls(settings).filter_map(|tls| tls::server(tls).err()).collect();
+    problems.extend(tls::of_proxy(settings).err());
+    problems.extend(tls::check_etcd(settings).err());
+    problems.extend(settings.export.as_ref().and_then(|export| control::signing(export).err()));
+    // The same file may be for upstreams and for etcd.
+    problems.dedup_by(|one, before| (&one.key, &one.text) == (&before.key, &before.text));
+    if !problems.is_empty() {
+        return Err(settings.unusable(problems).into());
     }
     Under::new(settings)?;
     if let Some(export) = &settings.export {
         control::export_config(settings, export)?;
     }
-    for name in settings.plugins.iter().flatten() {
-        if !plugins::ALL.iter().any(|spec| spec.facts.name == name) {
-            tracing::debug!(plugin = name, "this plugin of the list is not built in");
-        }
-    }
     Ok(())
 }
 
-fn server_tls(settings: &Settings) -> impl Iterator<Item = &crate::settings::ServerTls> {
+fn server_tls(settings: &Settings) -> impl Iterator<Item = &ServerTls> {
     let admin = settings.admin.as_ref().and_then(|admin| admin.tls.as_ref());
     let dp = settings.dp_listen.as_ref().and_then(|dp| dp.tls.as_ref()).map(|(_, tls)| tls);
     admin.into_iter().chain(dp)
@@ -157,6 +158,7 @@ impl Planes {
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             role = self.settings.role.name(),
+            resources = self.settings.resources_from(),
             file = %self.settings.file.display(),
             "keelgate has started"
         );
@@ -224,15 +226,16 @@ impl Planes {
     /// What each door serves. A control plane's doors say that it begins until it has.
     fn sites(&self, settings: &Settings) -> anyhow::Result<Vec<(Door, Listener, Site)>> {
         let plain = |router| Site { router, tls: None };
+        let server = |tls: &ServerTls| tls::server(tls).map_err(|problem| settings.unusable(vec![problem]));
         let mut sites = Vec::new();
         if let Some(admin) = &settings.admin {
-            let tls = admin.tls.as_ref().map(tls::server).transpose()?;
+            let tls = admin.tls.as_ref().map(server).transpose()?;
             sites.push((Door::Admin, admin.listen, Site { tls, ..control::not_open_yet() }));
         }
         if let Some(dp) = &settings.dp_listen {
             sites.push((Door::DataPlanes, dp.plain, control::not_open_yet()));
             if let Some((listener, tls)) = &dp.tls {
-                let tls = Some(tls::server(tls)?);
+                let tls = Some(server(tls)?);
                 sites.push((Door::DataPlanesTls, *listener, Site { tls, ..control::not_open_yet() }));
             }
         }
@@ -474,7 +477,7 @@ fn prove(settings: &Settings) -> Arc<::control::export::Prove> {
 
 /// What the Admin API refuses because no data plane would serve it.
 fn serves(settings: &Settings) -> anyhow::Result<::control::admin::Serves> {
-    let tls = tls::of_proxy(settings)?;
+    let tls = tls::of_proxy(settings).map_err(|problem| settings.unusable(vec![problem]))?;
     Ok(Arc::new(move |kind, conf| ::proxy::plan::check(kind, conf, &tls)))
 }
 

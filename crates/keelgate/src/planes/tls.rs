@@ -1,26 +1,30 @@
-//! TLS of our own listeners: the Admin API and the configuration API.
+//! Certificates and keys that the settings name: of our own listeners, of the proxy, towards etcd.
+//!
+//! The rule to know: what can't be used is told by the key that names it.
 
 use std::{path::Path, sync::Arc};
 
-use anyhow::Context as _;
 use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier, sign::SingleCertAndKey};
 
-use crate::settings::{ServerTls, Settings};
+use crate::settings::{EtcdSettings, Problem, ServerTls, Settings, SourceFrom, StoreSettings};
+
+const TRUSTED: &str = "apisix.ssl.ssl_trusted_certificate";
 
 /// Reads certificate, key and, for mTLS, the clients' CA.
-pub fn server(tls: &ServerTls) -> anyhow::Result<Arc<ServerConfig>> {
-    let (cert, key) = (read(&tls.cert)?, read(&tls.key)?);
-    let pair = pki::certified_key(&cert, &key)
-        .with_context(|| format!("{} and {}", tls.cert.display(), tls.key.display()))?;
+pub fn server(tls: &ServerTls) -> Result<Arc<ServerConfig>, Problem> {
+    let [cert, key, client_ca] = tls.keys;
+    let pair = pair((cert, &tls.cert), (key, &tls.key))?;
     let provider = pki::provider();
-    let builder =
-        ServerConfig::builder_with_provider(Arc::clone(provider)).with_safe_default_protocol_versions()?;
+    let unusable = |error: &dyn std::fmt::Display| Problem::new(cert, error.to_string());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| unusable(&error))?;
     let builder = match &tls.client_ca {
         None => builder.with_no_client_auth(),
         Some(file) => {
-            let roots = Arc::new(roots(file)?);
-            let verifier =
-                WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider)).build()?;
+            let roots = Arc::new(roots(client_ca, file)?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider)).build();
+            let verifier = verifier.map_err(|error| Problem::new(client_ca, error.to_string()))?;
             builder.with_client_cert_verifier(verifier)
         }
     };
@@ -30,7 +34,7 @@ pub fn server(tls: &ServerTls) -> anyhow::Result<Arc<ServerConfig>> {
 }
 
 /// What plans make of `apisix.ssl`.
-pub fn of_proxy(settings: &Settings) -> anyhow::Result<proxy::tls::Settings> {
+pub fn of_proxy(settings: &Settings) -> Result<proxy::tls::Settings, Problem> {
     let Some(proxy) = &settings.proxy else { return Ok(proxy::tls::Settings::default()) };
     let speaks = |version: &str| proxy.ssl_protocols.iter().any(|known| known == version);
     Ok(proxy::tls::Settings {
@@ -42,22 +46,55 @@ pub fn of_proxy(settings: &Settings) -> anyhow::Result<proxy::tls::Settings> {
     })
 }
 
+/// Whom etcd or a control plane must be vouched for by, and who we are to it.
+pub fn check_etcd(settings: &Settings) -> Result<(), Problem> {
+    let store = settings.store.as_ref().and_then(|store| match store {
+        StoreSettings::Etcd(etcd) => Some(etcd),
+        _ => None,
+    });
+    let source = settings.source.as_ref().and_then(|source| match &source.from {
+        SourceFrom::Etcd(etcd) => Some(etcd),
+        _ => None,
+    });
+    let Some(EtcdSettings { ca, identity, .. }) = store.or(source) else { return Ok(()) };
+    if let Some(ca) = ca {
+        roots(TRUSTED, ca)?;
+    }
+    if let Some((cert, key)) = identity {
+        pair(("deployment.etcd.tls.cert", cert), ("deployment.etcd.tls.key", key))?;
+    }
+    Ok(())
+}
+
 /// Whom upstreams' certificates must come from: a file's, or the system's.
-fn trusted(file: Option<&Path>) -> anyhow::Result<RootCertStore> {
+fn trusted(file: Option<&Path>) -> Result<RootCertStore, Problem> {
     if let Some(file) = file {
-        return roots(file);
+        return roots(TRUSTED, file);
     }
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     Ok(roots)
 }
 
-fn roots(file: &Path) -> anyhow::Result<RootCertStore> {
-    pki::roots(&read(file)?).with_context(|| file.display().to_string())
+/// A certificate and its key, each with the key of the settings that names it.
+fn pair(cert: (&str, &Path), key: (&str, &Path)) -> Result<rustls::sign::CertifiedKey, Problem> {
+    let read = [read(cert.0, cert.1)?, read(key.0, key.1)?];
+    pki::certified_key(&read[0], &read[1]).map_err(|bad| {
+        let (name, file) = match bad {
+            pki::Bad::Key | pki::Bad::Mismatch => key,
+            pki::Bad::Certificate | pki::Bad::Unusable(_) => cert,
+        };
+        Problem::new(name, format!("{}: {bad}", file.display()))
+    })
 }
 
-fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
-    std::fs::read(file).with_context(|| format!("{}: it can't be read", file.display()))
+fn roots(key: &str, file: &Path) -> Result<RootCertStore, Problem> {
+    pki::roots(&read(key, file)?).map_err(|bad| Problem::new(key, format!("{}: {bad}", file.display())))
+}
+
+fn read(key: &str, file: &Path) -> Result<Vec<u8>, Problem> {
+    std::fs::read(file)
+        .map_err(|error| Problem::new(key, format!("{} can't be read: {error}", file.display())))
 }
 
 #[cfg(test)]
@@ -84,8 +121,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (ours, foreign) = (Ca::new("ours"), Ca::new("foreign"));
         let files = ours.server(&["127.0.0.1"]).write(dir.path(), "server");
+        let client_ca = Some(ours.write(dir.path(), "ca"));
         let settings =
-            ServerTls { cert: files.cert, key: files.key, client_ca: Some(ours.write(dir.path(), "ca")) };
+            ServerTls { cert: files.cert, key: files.key, client_ca, keys: ["cert", "key", "client_ca"] };
         let site = |settings: &ServerTls| Site {
             router: Router::new().route("/", get(|| async { "yes" })),
             tls: Some(server(settings).unwrap()),

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 pub use deployment::*;
 pub use nginx::*;
 
-use super::values::{Listen, OneOrMany, Ports, StreamListen, Time};
+use super::values::{Listen, Listens, Ports, StreamListen, Time};
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -35,7 +35,7 @@ pub struct File {
 #[serde(default)]
 pub struct Apisix {
     /// Default: 9080.
-    pub node_listen: Option<OneOrMany<Listen>>,
+    pub node_listen: Option<Listens>,
     /// Default: http.
     pub proxy_mode: ProxyMode,
     pub stream_proxy: StreamProxy,

@@ -143,6 +143,8 @@ pub struct ServerTls {
     pub key: PathBuf,
     /// None asks clients for no certificate.
     pub client_ca: Option<PathBuf>,
+    /// The keys in the file that name these three.
+    pub keys: [&'static str; 3],
 }
 
 #[derive(Clone, Debug)]
@@ -180,6 +182,8 @@ pub struct ExportSettings {
     pub allow_empty: bool,
     /// Ed25519 in PEM; none signs nothing.
     pub private_key_file: Option<PathBuf>,
+    /// The key all of this stands under: `fallback_cp` or `deployment.fallback_cp`.
+    pub key: &'static str,
 }
 
 /// Where the data plane gets its snapshots.
@@ -325,6 +329,31 @@ impl fmt::Display for Unusable {
 
 impl std::error::Error for Unusable {}
 
+impl Settings {
+    /// Where resources are kept, or come from, in words.
+    pub fn resources_from(&self) -> String {
+        let source = self.source.as_ref().map(|source| &source.from);
+        match (&self.store, source) {
+            (Some(StoreSettings::Embedded { dir }), _) => format!("embedded store in {}", dir.display()),
+            (Some(StoreSettings::Whole { dir }), _) => {
+                format!("replaced as a whole, kept in {}", dir.display())
+            }
+            (Some(StoreSettings::Etcd(etcd)), _) | (None, Some(SourceFrom::Etcd(etcd))) => {
+                format!("{etcd:?}")
+            }
+            (None, Some(SourceFrom::File(path))) => format!("file {}", path.display()),
+            (None, Some(SourceFrom::Bucket)) => "bucket of fallback_cp".to_owned(),
+            (None, Some(SourceFrom::Own) | None) => "none".to_owned(),
+        }
+    }
+
+    /// What was found wrong with these settings after they were read, such as a certificate's file.
+    pub fn unusable(&self, problems: Vec<Problem>) -> Unusable {
+        let text = std::fs::read_to_string(&self.file).unwrap_or_default();
+        Unusable(problems.into_iter().map(|problem| problem.at(&self.file, &text)).collect())
+    }
+}
+
 /// Where a `config.yaml` is looked for when none is named.
 const PLACES: [&str; 3] =
     ["./conf/config.yaml", "/usr/local/keelgate/conf/config.yaml", "/usr/local/apisix/conf/config.yaml"];
@@ -355,10 +384,9 @@ pub fn load(path: &Path) -> Result<Loaded, Unusable> {
 
 /// Reads and checks the text of a file.
 pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Unusable> {
-    let shown = path.display();
     let (text, unset) = substitute::in_settings(text, env);
     if let Some(unset) = missing(&text, unset, env) {
-        return Err(Unusable(vec![format!("{shown}: {unset}")]));
+        return Err(Unusable(vec![format!("{}:{}: {unset}", path.display(), unset.line)]));
     }
     let mut ignored = Vec::new();
     let file: file::File =
@@ -367,17 +395,29 @@ pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> R
         } else {
             read(&text, &mut ignored).map_err(|problem| Unusable(vec![problem.at(path, &text)]))?
         };
-    let mut warnings: Vec<String> = ignored
-        .iter()
-        .map(|key| match line_of(&text, key) {
-            Some(line) => format!("{shown}:{line}: {key}: this key is not used by Keelgate"),
-            None => format!("{shown}: {key}: this key is not used by Keelgate"),
-        })
-        .collect();
+    let mut warnings: Vec<Problem> = ignored.into_iter().map(unused).collect();
     let settings = resolve::resolve(&file, path, env, &mut warnings).map_err(|problems| {
         Unusable(problems.into_iter().map(|problem| problem.at(path, &text)).collect())
     })?;
+    let warnings = warnings.into_iter().map(|warning| warning.at(path, &text)).collect();
     Ok(Loaded { settings, warnings })
+}
+
+/// A key that nothing is made of; what to write instead where APISIX 2 had it.
+fn unused(key: String) -> Problem {
+    let now = match key.as_str() {
+        "etcd" => "deployment.etcd",
+        "apisix.admin_key" => "deployment.admin.admin_key",
+        "apisix.allow_admin" => "deployment.admin.allow_admin",
+        "apisix.admin_listen" | "apisix.port_admin" => "deployment.admin.admin_listen",
+        "apisix.https_admin" => "deployment.admin.https_admin",
+        "apisix.admin_api_mtls" => "deployment.admin.admin_api_mtls",
+        "apisix.enable_admin_cors" => "deployment.admin.enable_admin_cors",
+        "apisix.admin_api_version" => "deployment.admin.admin_api_version",
+        "apisix.config_center" => "deployment.role_<role>.config_provider",
+        _ => return Problem::new(key, "this key is not used by Keelgate"),
+    };
+    Problem::new(key, format!("it does nothing here since APISIX 3: write {now}"))
 }
 
 /// The first of the variables without a value that stands elsewhere than in a comment.
@@ -399,7 +439,7 @@ fn missing(text: &str, unset: Vec<Unset>, env: &dyn Fn(&str) -> Option<String>) 
 }
 
 /// What is wrong, and with which key.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Problem {
     /// Dotted: `deployment.etcd.host`.
     pub key: String,
@@ -429,9 +469,10 @@ fn read(text: &str, ignored: &mut Vec<String>) -> Result<file::File, Problem> {
     });
     read.map_err(|error| {
         let line = error.location().map(|at| at.line());
-        let text = error.to_string();
-        let first = text.lines().next().unwrap_or_default().trim().trim_start_matches("error: ").to_owned();
-        Problem { key: track.path().to_string(), line, text: first }
+        // A key that is itself at fault has no name.
+        let key = track.path().to_string();
+        let key = key.trim_end_matches(".?").to_owned();
+        Problem { key, line, text: model::snapshot_file::in_words(&error) }
     })
 }
 

@@ -46,7 +46,7 @@ pub fn resolve(
     file: &File,
     path: &Path,
     env: Env<'_>,
-    warnings: &mut Vec<String>,
+    warnings: &mut Vec<Problem>,
 ) -> Result<Settings, Vec<Problem>> {
     let mut problems = Vec::new();
     let home = home_of(path);
@@ -84,9 +84,8 @@ pub fn resolve(
     let mode = |fallback: Option<(&str, &FallbackCp)>| fallback.and_then(|(_, fallback)| fallback.mode);
     let writes = role == Role::ControlPlane || role == Role::Traditional && own_store;
     if writes && mode(cp_fallback) == Some(FallbackMode::Read) {
-        let text =
-            "fallback_cp.mode: `read` on a node with a store of its own: it writes no backup, and needs none";
-        warnings.push(format!("{}: {text}", path.display()));
+        let text = "`read` on a node with a store of its own: it writes no backup, and needs none";
+        warnings.push(Problem::new("fallback_cp.mode", text));
     }
     let export = cp_fallback
         .filter(|(_, fallback)| writes && fallback.mode != Some(FallbackMode::Read))
@@ -99,7 +98,7 @@ pub fn resolve(
     let source = backup::source(file, role, provider, dp_fallback, &home, etcd_or_default, &mut problems);
     let proxy = (role != Role::ControlPlane).then(|| engine::proxy(file, &below, env, &mut problems));
 
-    discovery(file, path, warnings, &mut problems);
+    discovery(file, &home, warnings, &mut problems);
     let mut settings = Settings {
         file: path.to_owned(),
         data_dir,
@@ -137,12 +136,11 @@ pub fn resolve(
 }
 
 /// What is wrong with `discovery`, and which of its keys are not used.
-fn discovery(file: &File, path: &Path, warnings: &mut Vec<String>, problems: &mut Vec<Problem>) {
-    match Config::default().discover(&file.discovery, &home_of(path)) {
+fn discovery(file: &File, home: &Path, warnings: &mut Vec<Problem>, problems: &mut Vec<Problem>) {
+    match Config::default().discover(&file.discovery, home) {
         Ok(unused) => {
-            let told = |key: String| {
-                format!("{}: discovery.{key}: this key is not used by Keelgate", path.display())
-            };
+            let told =
+                |key: String| Problem::new(format!("discovery.{key}"), "this key is not used by Keelgate");
             warnings.extend(unused.into_iter().map(told));
         }
         Err(wrong) => problems.push(Problem::new(format!("discovery.{}", wrong.key), wrong.text)),
@@ -150,12 +148,12 @@ fn discovery(file: &File, path: &Path, warnings: &mut Vec<String>, problems: &mu
 }
 
 /// Tells of what is written and does nothing here.
-fn without_effect(file: &File, settings: &Settings, warnings: &mut Vec<String>) {
-    let mut tell = |text: String| warnings.push(format!("{}: {text}", settings.file.display()));
+fn without_effect(file: &File, settings: &Settings, warnings: &mut Vec<Problem>) {
+    let mut tell = |key: &str, text: String| warnings.push(Problem::new(key, text));
     // APISIX's own default names some that there are not.
     let missing = settings.proxy.as_ref().map_or(&[][..], |proxy| &proxy.ssl_ciphers.unknown);
     if file.apisix.ssl.ssl_ciphers != SSL_CIPHERS && !missing.is_empty() {
-        tell(format!("apisix.ssl.ssl_ciphers: there is no {}", missing.join(", ")));
+        tell("apisix.ssl.ssl_ciphers", format!("there is no {}", missing.join(", ")));
     }
     let formats = [
         ("http", &file.nginx_config.http.access_log_format),
@@ -172,11 +170,28 @@ fn without_effect(file: &File, settings: &Settings, warnings: &mut Vec<String>) 
     let stream_proxy = &file.apisix.stream_proxy;
     let ports = !stream_proxy.tcp.is_empty() || !stream_proxy.udp.is_empty();
     if ports && !settings.streams {
-        tell("apisix.stream_proxy: it does nothing while apisix.proxy_mode is `http`".to_owned());
+        tell("apisix.stream_proxy", "it does nothing while apisix.proxy_mode is `http`".to_owned());
     }
     let admin = file.apisix.enable_admin && file.deployment.admin.admin_key.is_some();
     if admin && settings.role == Role::DataPlane {
-        tell("deployment.admin: a data plane has no Admin API".to_owned());
+        tell("deployment.admin", "a data plane has no Admin API".to_owned());
+    }
+    let strangers = |names: Vec<&String>, on_streams: bool| {
+        let is_built_in = |name: &str| {
+            plugins::ALL.iter().any(|spec| spec.facts.name == name && (spec.on_streams || !on_streams))
+        };
+        let missing: Vec<&str> = names.into_iter().map(|name| &**name).filter(|n| !is_built_in(n)).collect();
+        (!missing.is_empty()).then(|| format!("not built in: {}", missing.join(", ")))
+    };
+    let lists = [
+        ("plugins", file.plugins.iter().flatten().collect(), false),
+        ("stream_plugins", file.stream_plugins.iter().flatten().collect(), true),
+        ("plugin_attr", file.plugin_attr.keys().collect(), false),
+    ];
+    for (key, names, on_streams) in lists {
+        if let Some(text) = strangers(names, on_streams) {
+            tell(key, text);
+        }
     }
 }
 
@@ -288,6 +303,11 @@ fn admin(admin: &Admin, below: Below<'_>, problems: &mut Vec<Problem>) -> AdminS
             cert: below(Path::new(&mtls.admin_ssl_cert)),
             key: below(Path::new(&mtls.admin_ssl_cert_key)),
             client_ca: ca.map(|ca| below(Path::new(ca))),
+            keys: [
+                "deployment.admin.admin_api_mtls.admin_ssl_cert",
+                "deployment.admin.admin_api_mtls.admin_ssl_cert_key",
+                "deployment.admin.admin_api_mtls.admin_ssl_ca_cert",
+            ],
         }
     });
     AdminSettings {
@@ -331,7 +351,8 @@ fn dp_listen(file: &File, below: Below<'_>, problems: &mut Vec<Problem>) -> DpLi
             let listener =
                 Listener { address: SocketAddr::new(ip, given.tls_port.unwrap_or(7943)), explicit: true };
             let client_ca = given.client_ca.as_deref().map(below);
-            Some((listener, ServerTls { cert: below(cert), key: below(key), client_ca }))
+            let keys = ["keelgate.dp_listen.cert", "keelgate.dp_listen.key", "keelgate.dp_listen.client_ca"];
+            Some((listener, ServerTls { cert: below(cert), key: below(key), client_ca, keys }))
         }
         (None, None) => None,
         _ => {

@@ -83,9 +83,16 @@ fn refusals_name_file_line_and_key() {
     let never = refusal("apisix:\n  lru:\n    secret:\n      ttl: 0\n");
     assert!(never.contains(":4: apisix.lru.secret.ttl: it must be a second or more"), "{never}");
     let unset = refusal("apisix:\n  node_listen: ${{NO_SUCH_VARIABLE}}\n");
-    assert!(unset.contains("line 2") && unset.contains("NO_SUCH_VARIABLE"), "{unset}");
+    assert!(
+        unset.starts_with("/srv/gate/conf/config.yaml:2: can't find") && unset.contains("NO_SUCH_VARIABLE"),
+        "{unset}"
+    );
     let in_list = refusal("# ${{OTHER}}\napisix:\n  node_listen: [${{NO_SUCH_VARIABLE}}]\n");
-    assert!(in_list.contains("line 3") && in_list.contains("NO_SUCH_VARIABLE"), "{in_list}");
+    assert!(
+        in_list.starts_with("/srv/gate/conf/config.yaml:3: can't find")
+            && in_list.contains("NO_SUCH_VARIABLE"),
+        "{in_list}"
+    );
     let broken = refusal("apisix:\n  node_listen: [1,\n");
     assert!(broken.starts_with("/srv/gate/conf/config.yaml:"), "{broken}");
 }
@@ -241,4 +248,70 @@ fn a_node_that_is_told_to_read_writes_no_backup() {
     let told = with("    mode: read\n");
     assert!(told.settings.export.is_none());
     assert!(told.warnings.iter().any(|warning| warning.contains("fallback_cp.mode")), "{:?}", told.warnings);
+}
+
+#[test]
+fn a_port_that_is_none_is_told_with_what_would_be_right() {
+    for (listen, told) in [
+        ("70000", "70000 is not a port: 1 to 65535"),
+        ("-1", "-1 is not a port: 1 to 65535"),
+        ("0", "0 is not a port: 1 to 65535"),
+        ("'9080'", "the port is a text: write 9080 without quotes"),
+        ("abc", "`abc` is not a port: 1 to 65535"),
+        ("true", "a port is expected, or a table with `port` and perhaps `ip`"),
+        ("[9080, {port: 70000}]", "70000 is not a port: 1 to 65535"),
+        ("[{ip: here, port: 9080}]", "`here` is not an IP address"),
+        ("[{ip: 127.0.0.1}]", "a port is expected, or a table with `port` and perhaps `ip`"),
+        ("[{port: 9080, enable_http2: maybe}]", "`enable_http2` is true or false"),
+    ] {
+        let refused = refusal(&format!("apisix:\n  node_listen: {listen}\n"));
+        assert!(refused.starts_with("/srv/gate/conf/config.yaml:2: apisix.node_listen"), "{refused}");
+        assert!(refused.ends_with(told), "{listen}: {refused}");
+    }
+    let refused = refusal("apisix:\n  ssl:\n    listen:\n      - port: 0\n");
+    assert!(refused.contains("apisix.ssl.listen") && refused.ends_with("0 is not a port: 1 to 65535"));
+}
+
+#[test]
+fn a_file_that_is_no_yaml_is_told_in_plain_words() {
+    for (text, told) in [
+        ("apisix:\n  node_listen: 1\n  node_listen: 2\n", ":3: apisix: the key `node_listen` is there twice"),
+        ("apisix: {}\n---\na: 1\n", "there is more than one document: remove the `---`"),
+        ("- apisix\n", ":1: keys with values are expected here, such as `key: value`"),
+    ] {
+        let refused = refusal(text);
+        assert!(refused.contains(told), "{refused}");
+    }
+}
+
+#[test]
+fn what_is_not_built_in_is_told_once_with_its_line() {
+    let text = "plugins:\n- cors\n- nonsense\n- limit-wonder\nstream_plugins: [cors, ip-restriction]\n\
+                plugin_attr:\n  nonsense: {}\n  prometheus: {}\napisix:\n  stream_proxy: {tcp: [9100]}\n  ssl:\n    ssl_ciphers: NONE:ECDHE-RSA-AES128-GCM-SHA256\n";
+    let told = parsed(text).unwrap().warnings;
+    let expected = [
+        "12: apisix.ssl.ssl_ciphers: there is no NONE",
+        "10: apisix.stream_proxy: it does nothing while apisix.proxy_mode is `http`",
+        "1: plugins: not built in: nonsense, limit-wonder",
+        "5: stream_plugins: not built in: cors",
+        "6: plugin_attr: not built in: nonsense",
+    ];
+    assert_eq!(told, expected.map(|text| format!("/srv/gate/conf/config.yaml:{text}")));
+}
+
+/// As in APISIX 2.15.
+#[test]
+fn what_has_moved_since_apisix_2_is_told_with_its_new_place() {
+    let text = "apisix:\n  admin_key: [{name: admin, key: k, role: admin}]\n  allow_admin: [127.0.0.0/24]\n\
+                etcd:\n  host: ['http://127.0.0.1:2379']\n";
+    let told = parsed(text).unwrap().warnings;
+    for (place, now) in [
+        ("2: apisix.admin_key", "deployment.admin.admin_key"),
+        ("3: apisix.allow_admin", "deployment.admin.allow_admin"),
+        ("4: etcd", "deployment.etcd"),
+    ] {
+        let expected =
+            format!("/srv/gate/conf/config.yaml:{place}: it does nothing here since APISIX 3: write {now}");
+        assert!(told.contains(&expected), "{told:?}");
+    }
 }

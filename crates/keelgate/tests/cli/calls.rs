@@ -65,6 +65,47 @@ fn a_bad_file_is_told_by_line_and_key() {
 }
 
 #[test]
+fn a_certificate_or_key_that_can_not_be_used_is_told_by_line_and_key() {
+    let home = tempfile::tempdir().unwrap();
+    fs::create_dir(home.path().join("conf")).unwrap();
+    let file = home.path().join("conf/config.yaml");
+    fs::write(home.path().join("conf/x.pem"), "x").unwrap();
+    for (text, expected) in [
+        (
+            "apisix:\n  ssl:\n    ssl_trusted_certificate: conf/none.pem\n",
+            "config.yaml:3: apisix.ssl.ssl_trusted_certificate: ",
+        ),
+        (
+            "deployment:\n  admin:\n    https_admin: true\n    admin_api_mtls:\n      admin_ssl_cert: conf/x.pem\n      \
+             admin_ssl_cert_key: conf/x.pem\n",
+            "config.yaml:5: deployment.admin.admin_api_mtls.admin_ssl_cert: ",
+        ),
+        (
+            "keelgate:\n  dp_listen:\n    cert: conf/x.pem\n    key: conf/none.pem\n",
+            "config.yaml:4: keelgate.dp_listen.key: ",
+        ),
+        (
+            "deployment:\n  role: control_plane\nfallback_cp:\n  local: {config_dir: b, resource_dir: r}\n  signing:\n    \
+             private_key_file: conf/x.pem\n",
+            "config.yaml:6: fallback_cp.signing.private_key_file: ",
+        ),
+        (
+            "deployment:\n  role: data_plane\n  etcd:\n    host: [\"https://127.0.0.1:1\"]\n    tls:\n      \
+             cert: conf/none.pem\n      key: conf/x.pem\n",
+            "config.yaml:6: deployment.etcd.tls.cert: ",
+        ),
+    ] {
+        fs::write(&file, text).unwrap();
+        for verb in ["test", "run", "start", "reload"] {
+            let output = Command::new(KEELGATE).args([verb, "-c"]).arg(&file).output().unwrap();
+            let told = stderr(&output);
+            assert_eq!(output.status.code(), Some(78), "{verb}: {text}: {told}");
+            assert!(told.contains(expected) && told.contains(".pem"), "{verb}: {text}: {told}");
+        }
+    }
+}
+
+#[test]
 fn a_file_is_found_where_it_is_looked_for() {
     let node = Gateway::traditional(KEELGATE);
     let test = |command: &mut Command| command.arg("test").env_remove("KEELGATE_CONFIG").output().unwrap();

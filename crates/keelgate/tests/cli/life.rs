@@ -101,6 +101,16 @@ async fn a_life_in_the_background() {
     assert!(!is_alive(third) && !node.pid_file().exists());
 }
 
+#[test]
+fn a_start_that_fails_says_why() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let node = Gateway::traditional(KEELGATE)
+        .with(json!({ "apisix": { "node_listen": [{ "ip": "127.0.0.1", "port": port }] } }));
+    let said = refuses(&node, &["start"], 1);
+    assert!(said.contains("it did not start") && said.contains(&format!("127.0.0.1:{port}")), "{said}");
+}
+
 #[tokio::test]
 async fn a_link_named_apisix_is_the_same_program() {
     let upstream = Upstream::start();

@@ -3,6 +3,7 @@
 //! | story | file |
 //! |---|---|
 //! | calls, files and what is said of them | `calls.rs` |
+//! | what a node says of itself | `telling.rs` |
 //! | a process from start to end | `life.rs` |
 //!
 //! The one rule: exit 0 is yes, 1 is no, 2 is a wrong call, 78 a wrong configuration, and a reader of stderr knows
@@ -11,6 +12,7 @@
 
 mod calls;
 mod life;
+mod telling;
 
 use std::fs;
 use std::process::Output;

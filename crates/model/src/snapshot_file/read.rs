@@ -15,84 +15,58 @@ use crate::{
 };
 
 impl Snapshot {
-    /// Reads an `apisix.json`. Entries without an id get APISIX's: `arr_` and their place in the list.
+    /// Reads an `apisix.json`; see [`Reading::json`].
     pub fn from_json(
         bytes: &[u8],
         store_id: &str,
         revision: u64,
     ) -> Result<(Self, Vec<Rejected>), FileError> {
-        let file: BTreeMap<String, &RawValue> = serde_json::from_slice(bytes)?;
-        let mut reading = Reading::new(store_id, revision);
-        for (kind, list) in lists(&file) {
-            match serde_json::from_str::<Vec<&RawValue>>(list.get()) {
-                Ok(entries) => {
-                    entries.iter().enumerate().for_each(|(at, raw)| reading.entry(kind, at, raw.get()));
-                }
-                // An empty Lua table is written as an object.
-                Err(_) if matches!(&*compact(list.get()), "{}" | "null") => {}
-                Err(_) => reading.not_a_list(kind),
-            }
-        }
-        Ok(reading.finish())
+        let reading = Reading::json(bytes, store_id, revision)?;
+        Ok((reading.snapshot, reading.rejected))
     }
 
-    /// Reads an `apisix.yaml`, which must end with `#END`, with its variables filled in by `lookup`.
+    /// Reads an `apisix.yaml`; see [`Reading::yaml`].
     pub fn from_yaml(
         text: &str,
         lookup: Lookup<'_>,
         store_id: &str,
         revision: u64,
     ) -> Result<(Self, Vec<Rejected>), FileError> {
-        if !text.trim_end().ends_with("#END") {
-            return Err(FileError::NoEndMark);
-        }
-        let file = yaml(&substitute::in_text(text, lookup)?)?;
-        let mut reading = Reading::new(store_id, revision);
-        for (kind, list) in lists(&file) {
-            match list {
-                Value::Array(entries) => {
-                    entries
-                        .iter()
-                        .enumerate()
-                        .for_each(|(at, entry)| reading.entry(kind, at, &entry.to_string()));
-                }
-                Value::Object(members) if members.is_empty() => {}
-                _ => reading.not_a_list(kind),
-            }
-        }
-        Ok(reading.finish())
+        let reading = Reading::yaml(text, lookup, store_id, revision)?;
+        Ok((reading.snapshot, reading.rejected))
     }
 }
 
-/// The lists of a file by kind. Everything else in it (`routes_conf_version`, `plugins`) is passed over.
-fn lists<'a, M, V: 'a>(file: &'a M) -> impl Iterator<Item = (Kind, &'a V)>
-where
-    &'a M: IntoIterator<Item = (&'a String, &'a V)>,
-{
-    let kinds = |name: &str| Kind::from_name(name).filter(|kind| *kind != Kind::Credentials);
-    file.into_iter().filter_map(move |(name, list)| Some((kinds(name)?, list)))
+/// The kind whose list has this name in a file: credentials stand among the consumers.
+fn list_of(name: &str) -> Option<Kind> {
+    Kind::from_name(name).filter(|kind| *kind != Kind::Credentials)
+}
+
+/// What a file may have besides its lists: `plugins`, `routes_conf_version`.
+fn is_passed_over(name: &str) -> bool {
+    let counted = name.strip_suffix("_conf_version").unwrap_or(name);
+    counted == "plugins" || counted != name && list_of(counted).is_some()
 }
 
 /// Parses YAML into plain values, as APISIX does. The file is in memory already, so its own size is all the limit it needs; aliases,
 /// which could make it grow, keep the parser's limits.
 pub fn yaml(text: &str) -> Result<Map<String, Value>, FileError> {
+    let mut file = parsed(text)?;
+    file.values_mut().for_each(nothing_is_empty);
+    Ok(file)
+}
+
+fn parsed(text: &str) -> Result<Map<String, Value>, FileError> {
     let limit = 4 * text.len() + 1000;
     let options = serde_saphyr::options! {
         with_snippet: false,
         budget: serde_saphyr::budget! { max_events: limit, max_nodes: limit, max_total_scalar_bytes: limit },
     };
     serde_saphyr::from_str_with_options::<Option<Map<String, Value>>>(text, options)
-        .map(|file| {
-            let mut file = file.unwrap_or_default();
-            file.values_mut().for_each(nothing_is_empty);
-            file
-        })
+        .map(Option::unwrap_or_default)
         .map_err(|error| {
             let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
-            let reason = error.to_string();
-            // The place is told once.
-            let reason = reason.trim_end_matches(&format!(" at line {line}, column {column}")).to_owned();
-            FileError::Yaml { line, column, reason }
+            FileError::Yaml { line, column, reason: in_words(&error) }
         })
 }
 
@@ -106,32 +80,123 @@ pub(super) fn nothing_is_empty(value: &mut Value) {
     }
 }
 
-/// A snapshot on its way in.
-struct Reading {
-    snapshot: Snapshot,
-    rejected: Vec<Rejected>,
+/// What a parser of YAML found wrong, in words for whoever wrote it, without the place.
+pub fn in_words(error: &serde_saphyr::Error) -> String {
+    use serde_saphyr::Error;
+    match error {
+        Error::WithSnippet { error, .. } => in_words(error),
+        Error::DuplicateMappingKey { key: Some(key), .. } => format!("the key `{key}` is there twice"),
+        Error::DuplicateMappingKey { .. } => "a key is there twice".to_owned(),
+        Error::MultipleDocuments { .. } => "there is more than one document: remove the `---`".to_owned(),
+        Error::Unexpected { expected, .. } if expected.contains("mapping") => {
+            "keys with values are expected here, such as `key: value`".to_owned()
+        }
+        Error::Unexpected { expected, .. } if expected.contains("sequence") => {
+            "a list is expected here, such as `[a, b]`".to_owned()
+        }
+        _ => {
+            let told = error.render_with_formatter(&serde_saphyr::UserMessageFormatter);
+            let first = told.lines().next().unwrap_or_default().trim().trim_start_matches("error: ");
+            // The place is told once.
+            let place = error
+                .location()
+                .map_or(String::new(), |at| format!(" at line {}, column {}", at.line(), at.column()));
+            first.trim_end_matches(&place).to_owned()
+        }
+    }
+}
+
+/// A file as it was read.
+#[derive(Debug)]
+pub struct Reading {
+    pub snapshot: Snapshot,
+    /// Entries that are no resources, and lists that are none: those have no id.
+    pub rejected: Vec<Rejected>,
+    /// Keys that nothing is known of: `rotes`.
+    pub unknown: Vec<String>,
 }
 
 impl Reading {
     fn new(store_id: &str, revision: u64) -> Self {
-        Self { snapshot: Snapshot::new(store_id, revision), rejected: Vec::new() }
+        Self { snapshot: Snapshot::new(store_id, revision), rejected: Vec::new(), unknown: Vec::new() }
+    }
+
+    /// Reads an `apisix.json`. Entries without an id get APISIX's: `arr_` and their place in the list. Of two with the
+    /// same id the last counts, and the other is told.
+    pub fn json(bytes: &[u8], store_id: &str, revision: u64) -> Result<Self, FileError> {
+        let file: BTreeMap<String, &RawValue> = serde_json::from_slice(bytes)?;
+        let mut reading = Self::new(store_id, revision);
+        for (name, list) in &file {
+            let Some(kind) = reading.list(name) else { continue };
+            match serde_json::from_str::<Vec<&RawValue>>(list.get()) {
+                Ok(entries) => {
+                    entries.iter().enumerate().for_each(|(at, raw)| reading.entry(kind, at, raw.get()));
+                }
+                // An empty Lua table is written as an object.
+                Err(_) if matches!(&*compact(list.get()), "{}" | "null") => {}
+                Err(_) => reading.not_a_list(kind),
+            }
+        }
+        Ok(reading)
+    }
+
+    /// Reads an `apisix.yaml`, which must end with `#END`, with its variables filled in by `lookup`; otherwise as
+    /// [`Self::json`]. A list without any entry, as it remains where all are commented out or a dash is missing, is none.
+    pub fn yaml(text: &str, lookup: Lookup<'_>, store_id: &str, revision: u64) -> Result<Self, FileError> {
+        if !text.trim_end().ends_with("#END") {
+            return Err(FileError::NoEndMark);
+        }
+        let file = parsed(&substitute::in_text(text, lookup)?)?;
+        let mut reading = Self::new(store_id, revision);
+        for (name, list) in file {
+            let Some(kind) = reading.list(&name) else { continue };
+            match list {
+                Value::Array(entries) => {
+                    for (at, mut entry) in entries.into_iter().enumerate() {
+                        // The file that comes with APISIX's image has one entry, which is empty.
+                        if !entry.is_null() {
+                            nothing_is_empty(&mut entry);
+                            reading.entry(kind, at, &entry.to_string());
+                        }
+                    }
+                }
+                Value::Object(members) if members.is_empty() => {}
+                _ => reading.not_a_list(kind),
+            }
+        }
+        Ok(reading)
+    }
+
+    /// The kinds whose list could not be read as one.
+    pub fn unlisted(&self) -> impl Iterator<Item = Kind> {
+        self.rejected.iter().filter(|rejected| rejected.id.is_empty()).map(|rejected| rejected.kind)
+    }
+
+    fn list(&mut self, name: &str) -> Option<Kind> {
+        let kind = list_of(name);
+        if kind.is_none() && !is_passed_over(name) {
+            self.unknown.push(name.to_owned());
+        }
+        kind
     }
 
     fn entry(&mut self, kind: Kind, at: usize, text: &str) {
         let place = format!("arr_{}", at + 1);
         match resource(kind, &place, &compact(text)) {
-            Ok(resource) => self.snapshot.put(resource),
+            Ok(resource) => {
+                if self.snapshot.get(&resource.key).is_some() {
+                    let reason = "it is there more than once: only the last counts".to_owned();
+                    self.rejected.push(Rejected { kind, id: resource.key.id.to_string(), reason });
+                }
+                self.snapshot.put(resource);
+            }
             Err((id, reason)) => self.rejected.push(Rejected { kind, id: id.unwrap_or(place), reason }),
         }
     }
 
     fn not_a_list(&mut self, kind: Kind) {
-        let reason = format!("`{kind}` should be a list");
+        let reason = format!("`{kind}` should be a list: what there was before stays (for none, write `[]`)");
         self.rejected.push(Rejected { kind, id: String::new(), reason });
-    }
-
-    fn finish(self) -> (Snapshot, Vec<Rejected>) {
-        (self.snapshot, self.rejected)
     }
 }
 

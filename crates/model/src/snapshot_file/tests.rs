@@ -84,7 +84,7 @@ fn a_foreign_file_reads_as_apisix_reads_it() {
         rejected,
         [
             "plugin_metadata arr_2: the id is missing: it is the name of the plugin",
-            "protos : `protos` should be a list",
+            "protos : `protos` should be a list: what there was before stays (for none, write `[]`)",
             "routes arr_4: it should be an object",
             "routes a/b: `a/b` cannot be the id of a route",
             "routes arr_6: its id should be a text or a whole number",
@@ -110,7 +110,7 @@ fn yaml(text: &str) -> Result<(Snapshot, Vec<Rejected>), FileError> {
 fn yaml_reads_with_variables() {
     let (snapshot, rejected) = yaml(
         "routes:\n  - uri: /hello\n    upstream:\n      nodes:\n        \"127.0.0.1:${{PORT}}\": 1\n      type: roundrobin\n\
-         \x20   enable_websocket: true\n    priority: ${{PORT}}\n    name: \"${{PORT}}\"\n  - 1\nservices:\n#END\n",
+         \x20   enable_websocket: true\n    priority: ${{PORT}}\n    name: \"${{PORT}}\"\n  - 1\nservices: {}\n#END\n",
     )
     .unwrap();
     let route = snapshot.get(&Key::new(Kind::Routes, "arr_1")).unwrap();
@@ -128,7 +128,7 @@ fn yaml_that_is_not_whole_is_refused() {
     assert!(matches!(yaml("a: ${{NONE}}\n#END"), Err(FileError::Unset(_))));
     match yaml("routes:\n  - uri: [\n#END").unwrap_err() {
         error @ FileError::Yaml { line: 2, .. } => {
-            assert_eq!(error.to_string(), "line 2 column 10: not valid YAML: unclosed bracket '['");
+            assert_eq!(error.to_string(), "not valid YAML: unclosed bracket '[' (line 2 column 10)");
         }
         other => panic!("{other}"),
     }
@@ -166,10 +166,51 @@ fn a_hundred_thousand_routes_read_quickly() {
 
 #[test]
 fn a_key_without_a_value_is_an_empty_table_in_yaml() {
-    let (snapshot, rejected) = yaml("routes:\n- id: 1\n  plugins:\n    key-auth:\nservices:\n#END").unwrap();
+    let (snapshot, rejected) =
+        yaml("routes:\n- id: 1\n  plugins:\n    key-auth:\nservices: []\n#END").unwrap();
     assert!(rejected.is_empty());
     let texts: Vec<_> = snapshot.iter().map(|r| r.value.to_string()).collect();
     assert_eq!(texts, [r#"{"id":1,"plugins":{"key-auth":{}}}"#]);
+}
+
+#[test]
+fn a_list_that_is_none_is_told_and_an_empty_entry_is_not() {
+    let read = |text: &str| Reading::yaml(text, &|_| None, "", 0).unwrap();
+    for text in ["routes:\n#END", "routes:\n  id: 1\n  uri: /a\n#END", "routes: all\n#END"] {
+        let reading = read(text);
+        assert_eq!(reading.unlisted().collect::<Vec<_>>(), [Kind::Routes], "{text}");
+        assert!(reading.rejected[0].reason.starts_with("`routes` should be a list"));
+    }
+    // The file that comes with APISIX's image.
+    let reading = read("routes:\n  -\n#END\n");
+    assert!(reading.rejected.is_empty() && reading.unknown.is_empty() && reading.snapshot.is_empty());
+}
+
+#[test]
+fn keys_that_mean_nothing_and_ids_that_are_taken_are_told() {
+    let text = "rotes: []\nroutes_conf_version: 1\nplugins: []\nplugins_conf_version: 2\ncredentials: []\n\
+                rotes_conf_version: 1\nroutes:\n- {id: 1, uri: /a}\n- {id: 1, uri: /b}\n#END";
+    let mut reading = Reading::yaml(text, &|_| None, "", 0).unwrap();
+    reading.unknown.sort();
+    assert_eq!(reading.unknown, ["credentials", "rotes", "rotes_conf_version"]);
+    assert_eq!((reading.rejected.len(), &*reading.rejected[0].id), (1, "1"));
+    let kept = reading.snapshot.get(&Key::new(Kind::Routes, "1")).unwrap();
+    assert_eq!(&*kept.value, r#"{"id":1,"uri":"/b"}"#);
+    let text = br#"{"rotes":[],"routes":[{"id":1},{"id":1}]}"#;
+    let reading = Reading::json(text, "", 0).unwrap();
+    assert_eq!((reading.unknown, reading.rejected.len()), (vec!["rotes".to_owned()], 1));
+}
+
+#[test]
+fn yaml_is_found_wrong_in_plain_words() {
+    for (text, words) in [
+        ("routes: []\nroutes: []\n#END", "the key `routes` is there twice"),
+        ("routes: []\n---\na: 1\n#END", "there is more than one document: remove the `---`"),
+        ("- 1\n#END", "keys with values are expected here, such as `key: value`"),
+    ] {
+        let error = yaml(text).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
 }
 
 /// Any JSON value, small.

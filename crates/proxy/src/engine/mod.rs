@@ -222,9 +222,13 @@ impl Log {
         if self.0.as_ref().map(|(writer, _)| writer.path()) == path {
             return Ok(None);
         }
-        let opened = path.map(Writer::open).transpose();
-        let opened =
-            opened.map_err(|e| Error::new(e.kind(), format!("the access log can't be opened: {e}")))?;
+        let opened = path.map(|path| {
+            Writer::open(path).map_err(|error| {
+                let told = format!("the access log {} can't be opened: {error}", path.display());
+                Error::new(error.kind(), told)
+            })
+        });
+        let opened = opened.transpose()?;
         Ok(Some(Self(opened)))
     }
 

@@ -133,6 +133,7 @@ impl<'a> Work<'a> {
         let Some(resource) = self.input.snapshot.get(key) else {
             self.plan.rejected.remove(key);
             self.plan.secrets.remove(key);
+            self.plan.unmanaged.remove(key);
             if let Some(old) = self.plan.forms.remove(key) {
                 self.unplug(&old);
                 self.follow(key);
@@ -155,6 +156,10 @@ impl<'a> Work<'a> {
         match std::mem::take(&mut referred.followed) {
             none if none.is_empty() => self.plan.secrets.remove(key),
             some => self.plan.secrets.insert(key.clone(), some.into()),
+        };
+        match std::mem::take(&mut referred.unmanaged) {
+            none if none.is_empty() => self.plan.unmanaged.remove(key),
+            some => self.plan.unmanaged.insert(key.clone(), some.into()),
         };
         if let Ok(form) = built {
             self.plug(&form);

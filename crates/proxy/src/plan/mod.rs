@@ -11,7 +11,10 @@ mod consumers;
 mod form;
 mod report;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use http::StatusCode;
 use imbl::{OrdMap, OrdSet};
@@ -63,6 +66,8 @@ pub struct Plan {
     links: OrdSet<(Key, Key)>,
     /// The secrets that resources refer to, whether they are in force or not.
     secrets: OrdMap<Key, Arc<[Arc<Followed>]>>,
+    /// References whose secret manager is not there, by who refers to them.
+    unmanaged: OrdMap<Key, Arc<BTreeSet<Box<str>>>>,
     rejected: OrdMap<Key, Rejected>,
     /// Global rules that are in each other's way.
     conflicts: Arc<[Rejected]>,
@@ -96,6 +101,11 @@ impl Plan {
         let upstream =
             owner.parse::<Key>().ok().and_then(|key| self.forms.get(&key)).and_then(Form::upstream);
         upstream.is_some_and(|upstream| upstream.nodes.current().is_checked_by(health))
+    }
+
+    /// The references to secrets that nobody can be asked for: their manager is missing, or was refused.
+    pub fn unmanaged(&self) -> BTreeSet<&str> {
+        self.unmanaged.values().flat_map(|references| references.iter().map(|one| &**one)).collect()
     }
 
     /// The chain of a route for a consumer; none where the consumer brings no plugins.
@@ -132,6 +142,7 @@ impl Plan {
             forms: self.forms.clone(),
             links: self.links.clone(),
             secrets: self.secrets.clone(),
+            unmanaged: self.unmanaged.clone(),
             rejected: self.rejected.clone(),
             conflicts: self.conflicts.clone(),
         }

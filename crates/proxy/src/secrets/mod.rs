@@ -109,6 +109,20 @@ pub struct Heard {
     pub last_error: Option<String>,
 }
 
+impl Heard {
+    /// Of a manager that was never asked.
+    pub fn nothing_of(manager: &str) -> Self {
+        Self {
+            manager: manager.into(),
+            followed: 0,
+            failing: 0,
+            unresolved: 0,
+            last_answer: None,
+            last_error: None,
+        }
+    }
+}
+
 /// The key under which resources refer to a secret. No resource has it: ids have no slashes.
 pub(crate) fn key(reference: &str) -> Key {
     Key::new(Kind::Secrets, reference.strip_prefix(reference::KEPT).unwrap_or(reference))

@@ -82,7 +82,7 @@ impl Run {
             resumed: config.resume.as_ref().map(|update| update.origin),
             shared,
         };
-        run.start_authority(&config, marks.sequence);
+        run.start_authority(&config, marks.sequence, folder.as_ref());
         match (config.resume, folder) {
             (Some(update), _) => run.resume(&update),
             (None, Some(folder)) => {
@@ -94,7 +94,7 @@ impl Run {
         run
     }
 
-    fn start_authority(&mut self, config: &Config, sequence: Option<u64>) {
+    fn start_authority(&mut self, config: &Config, sequence: Option<u64>, folder: Option<&disk::Folder>) {
         let mut backup = None;
         match &config.authority {
             Authority::ControlPlane { etcd, fallback } => {
@@ -107,7 +107,9 @@ impl Run {
             Authority::Bucket(bucket) => backup = Some(bucket.clone()),
             Authority::File(path) => {
                 let path = path.clone();
-                self.follow(Origin::File, move |board| file::follow(path.clone(), board));
+                let served = config.resume.as_ref().map(|update| update.snapshot.clone());
+                let before = file::Before { served, kept: folder.cloned() };
+                self.follow(Origin::File, move |board| file::follow(path.clone(), before.clone(), board));
             }
         }
         if let Some(backup) = backup {

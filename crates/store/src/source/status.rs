@@ -29,6 +29,7 @@ pub struct Status {
     pub resources: usize,
     pub cp: CpStatus,
     pub bucket: BucketStatus,
+    pub file: FileStatus,
     /// Why what is served could not be kept on disk the last time.
     pub disk_error: Option<Arc<str>>,
     pub held: Option<Held>,
@@ -56,6 +57,16 @@ pub struct BucketStatus {
     #[serde(serialize_with = "rfc3339")]
     pub last_poll: Option<DateTime<Utc>>,
     pub last_error: Option<Arc<str>>,
+}
+
+/// The file, where resources come from one.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct FileStatus {
+    /// Why it can't be read as it is now: what is served is older.
+    pub last_error: Option<Arc<str>>,
+    /// Since when it can't.
+    #[serde(serialize_with = "rfc3339")]
+    pub since: Option<DateTime<Utc>>,
 }
 
 /// What the authority offers and is not believed: see the return guard.
@@ -242,7 +253,12 @@ impl Shared {
                 known.status.bucket.last_poll = notice.asked_at;
                 known.status.bucket.last_error.clone_from(&notice.error);
             }
-            Origin::Disk | Origin::File => {}
+            Origin::File => {
+                let file = &mut known.status.file;
+                file.since = notice.error.as_ref().map(|_| file.since.unwrap_or_else(Utc::now));
+                file.last_error.clone_from(&notice.error);
+            }
+            Origin::Disk => {}
         }
     }
 

@@ -54,7 +54,7 @@ fn checked_backends(
 }
 
 pub(super) fn export(
-    (at, fallback): (&str, &FallbackCp),
+    (at, fallback): (&'static str, &FallbackCp),
     below: Below<'_>,
     problems: &mut Vec<Problem>,
 ) -> ExportSettings {
@@ -71,6 +71,7 @@ pub(super) fn export(
         max_shrink: fallback.guard.max_shrink.map_or(0.5, |share| share.0),
         allow_empty: fallback.guard.allow_empty.unwrap_or(false),
         private_key_file: fallback.signing.as_ref().map(|signing| below(&signing.private_key_file)),
+        key: at,
     }
 }
 

@@ -17,13 +17,14 @@ pub(super) fn find(settings: &Settings, problems: &mut Vec<Problem>) {
 }
 
 /// A default that another key of the file claims is gone without.
-pub(super) fn give_way(settings: &mut Settings, warnings: &mut Vec<String>) {
+pub(super) fn give_way(settings: &mut Settings, warnings: &mut Vec<Problem>) {
     let all = written(settings);
     let mut gives_way = |key: &str, listener: &Listener| {
         let claimed = all.iter().find(|(_, other)| !listener.explicit && overlap(listener, other));
         // What a key says twice is there.
         if let Some((other, _)) = claimed.filter(|(other, _)| *other != key) {
-            warnings.push(format!("{key}: its default {} is the address of {other}", listener.address));
+            let text = format!("its default {} is the address of {other}", listener.address);
+            warnings.push(Problem::new(key, text));
         }
         claimed.is_some()
     };

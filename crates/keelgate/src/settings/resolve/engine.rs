@@ -21,7 +21,7 @@ use super::{
     super::{
         Listener, Problem, ProxySettings,
         file::{Apisix, File, NginxHttp, ProxyMode, Ssl, ipnet_or_ip},
-        values::{Listen, OneOrMany},
+        values::Listen,
     },
     ANY, Below, Env, trusted_certificate,
 };
@@ -36,8 +36,7 @@ fn listeners(given: Option<&[Listen]>, default: u16, ipv6: bool) -> Vec<Listener
             Listen::Table { ip, port, .. } => (*ip, *port),
         };
         listeners.push(Listener { address: SocketAddr::new(ip.unwrap_or(ANY), port), explicit: true });
-        // Port 0 would be another one than that of IPv4.
-        if ipv6 && ip.is_none() && port != 0 {
+        if ipv6 && ip.is_none() {
             listeners.push(Listener { address: SocketAddr::new(ANY_IPV6, port), explicit: false });
         }
     }
@@ -94,7 +93,7 @@ fn quic(apisix: &Apisix, protocols: &[String], problems: &mut Vec<Problem>) -> V
         listens.iter().filter(wants).cloned().collect()
     };
     if let Some(plain) = apisix.node_listen.clone()
-        && !wanted(&plain.into_vec()).is_empty()
+        && !wanted(&plain.0).is_empty()
     {
         let text = "HTTP/3 is never without TLS: `enable_http3` belongs into `apisix.ssl.listen`";
         problems.push(Problem::new("apisix.node_listen", text));
@@ -171,7 +170,7 @@ pub(super) fn proxy(
     problems: &mut Vec<Problem>,
 ) -> ProxySettings {
     let apisix = &file.apisix;
-    let given = apisix.node_listen.clone().map(OneOrMany::into_vec);
+    let given = apisix.node_listen.clone().map(|listens| listens.0);
     let per_port_h2 =
         given.iter().flatten().any(|listen| matches!(listen, Listen::Table { enable_http2: Some(true), .. }));
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);

@@ -3,7 +3,7 @@
 //! The rule to know: a reference that stands for nothing is an error, never a text: nothing may be taken for a
 //! password because it could not be replaced by one. And what stands for a secret is never told in an error.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use http::StatusCode;
 use model::{Kind, resource::Plugins};
@@ -23,6 +23,8 @@ use crate::{
 #[derive(Default)]
 pub(in crate::plan) struct Referred {
     pub followed: Vec<Arc<Followed>>,
+    /// References whose manager is not there.
+    pub unmanaged: BTreeSet<Box<str>>,
     /// Values and the references in whose place they stand.
     shown: Vec<(String, Box<str>)>,
     /// Nobody has answered yet: it will come into force by itself.
@@ -108,7 +110,10 @@ impl Build<'_> {
             Some(Ok(Reference::Kept { manager, path })) => {
                 let known = match self.need(Kind::Secrets, manager) {
                     Some(Form::SecretManager(known)) => Arc::clone(known),
-                    _ => return Err(format!("{text}: {}", missing("secret manager", manager))),
+                    _ => {
+                        self.referred.unmanaged.insert(text.into());
+                        return Err(format!("{text}: {}", missing("secret manager", manager)));
+                    }
                 };
                 let followed = self.input.lasting.secrets.follow(text, path, &known);
                 let followed = followed.map_err(|error| format!("{text}: {error}"))?;
