@@ -51,7 +51,7 @@ pub fn quickstart(dir: &Path, detach: bool) -> anyhow::Result<ExitCode> {
         running.up("data plane", CONTROL, "/v1/config").await?;
         running.answers_through_the_proxy().await
     })?;
-    introduce(&nodes, &running, &dir);
+    introduce(&nodes, &running, &dir, detach);
     if detach {
         running.leave();
         return Ok(ExitCode::SUCCESS);
@@ -225,7 +225,7 @@ impl Drop for Running {
     }
 }
 
-fn introduce(nodes: &Nodes, running: &Running, dir: &Path) {
+fn introduce(nodes: &Nodes, running: &Running, dir: &Path, detach: bool) {
     let binary =
         std::env::current_exe().map_or_else(|_| "keelgate".into(), |path| path.display().to_string());
     let pid = |name: &str| running.pid(name);
@@ -246,9 +246,12 @@ Try it:
 Rehearse an outage:
   kill -9 {cp}                          # the control plane is gone
   curl http://{PROXY}/ip         # still answers
+  curl http://{CONTROL}/v1/config       # \"source\":\"control_plane\", \"connected\":false
   {binary} status -c {dp_file}
+  kill -9 {dp}                          # worse
+  {binary} run -c {dp_file} &   # a new one starts with the control plane dead, and serves
   {binary} run -c {cp_file} &   # it is back, and the data plane follows it again
-",
+{stop}",
         cp = pid("control plane"),
         dp = pid("data plane"),
         up = pid("sample upstream"),
@@ -256,6 +259,12 @@ Rehearse an outage:
         dp_file = nodes.dp.display(),
         dir = dir.display(),
         key = nodes.key,
+        stop = if detach {
+            let [cp, dp, up] = ["control plane", "data plane", "sample upstream"].map(pid);
+            format!("\nStop all of it:\n  kill {cp} {dp} {up}\n")
+        } else {
+            String::new()
+        },
     ));
 }
 

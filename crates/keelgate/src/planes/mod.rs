@@ -137,7 +137,7 @@ impl Planes {
             leaving: TaskTracker::new(),
         };
         let prepared = planes.prepare(settings, None)?;
-        planes.commit(prepared).await?;
+        Box::pin(planes.commit(prepared)).await?;
         Ok(planes)
     }
 

@@ -82,7 +82,7 @@ fn pair(cert: (&str, &Path), key: (&str, &Path)) -> Result<rustls::sign::Certifi
     pki::certified_key(&read[0], &read[1]).map_err(|bad| {
         let (name, file) = match bad {
             pki::Bad::Key | pki::Bad::Mismatch => key,
-            pki::Bad::Certificate | pki::Bad::Unusable(_) => cert,
+            pki::Bad::Certificate | pki::Bad::Version1 | pki::Bad::Unusable(_) => cert,
         };
         Problem::new(name, format!("{}: {bad}", file.display()))
     })

@@ -162,9 +162,8 @@ fn without_effect(file: &File, settings: &Settings, warnings: &mut Vec<Problem>)
     for (part, format) in formats {
         let format = Format::new(format.as_deref().unwrap_or_default(), Escape::default(), 0);
         for name in format.unknown() {
-            tell(format!(
-                "nginx_config.{part}.access_log_format: there is no variable `${name}`: nothing is written for it"
-            ));
+            let key = format!("nginx_config.{part}.access_log_format");
+            tell(&key, format!("there is no variable `${name}`: nothing is written for it"));
         }
     }
     let stream_proxy = &file.apisix.stream_proxy;
