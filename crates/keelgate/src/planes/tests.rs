@@ -52,8 +52,8 @@ keelgate: {{dp_listen: {{ip: 127.0.0.1, port: {dp}}}}}
 }
 
 async fn started(settings: Settings) -> Planes {
-    let mut planes = Planes::start(settings, Reloader::new().0).await.unwrap();
-    planes.open().await.unwrap();
+    let mut planes = Box::pin(Planes::start(settings, Reloader::new().0)).await.unwrap();
+    Box::pin(planes.open()).await.unwrap();
     planes
 }
 

@@ -86,7 +86,7 @@ async fn no_upgrade_leads_past_us() {
 async fn who_takes_nothing_of_a_response_loses_it() {
     let upstream = Upstream::start();
     let gateway = Gateway::with(&[route(&upstream.node())], |config| {
-        config.timeouts.send = Duration::from_millis(300);
+        config.timeouts.send = Duration::from_millis(50);
     });
     for window in [0, 20_000] {
         let stream = TcpStream::connect(gateway.address).await.unwrap();

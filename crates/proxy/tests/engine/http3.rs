@@ -81,8 +81,10 @@ async fn a_head_that_is_malformed_is_no_request() {
             request.headers_mut().append(*name, value.parse().unwrap());
         }
         let mut exchange = client.begin_with(request).await.unwrap();
-        let _ = exchange.write("abc").await;
-        let _ = exchange.end().await;
+        // The library ends the connection over the end of a stream whose other side wants nothing more.
+        if exchange.write("abc").await.is_ok() {
+            let _ = exchange.end().await;
+        }
         assert!(exchange.head().await.is_err(), "{fields:?}");
     }
     assert_eq!(upstream.requests(), 0);
@@ -104,7 +106,7 @@ async fn who_takes_nothing_of_a_response_loses_it() {
     let resources = [route(&upstream.node()), ("ssls/1", ssl(&ca, "a.test"))];
     let _gateway = Gateway::with(&resources, |config| {
         config.quic.push(address);
-        config.timeouts.send = Duration::from_millis(300);
+        config.timeouts.send = Duration::from_millis(50);
     });
     let mut client = Client::connect(address, "a.test", &ca.pem()).await.unwrap();
     let mut exchange = client.begin(Method::GET, "/bytes/90000000").await.unwrap();
