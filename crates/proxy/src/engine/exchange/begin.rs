@@ -37,7 +37,7 @@ impl Exchange {
         let real = config.real_ip.as_ref();
         let real = real.and_then(|r| r.client(client.peer, &parts.headers, client.announced.as_ref()));
         let named = authority.map(Cow::Borrowed);
-        let named = named.or_else(|| Some(byte_text::read(host.as_ref()?.as_bytes()))).unwrap_or_default();
+        let named = named.or_else(|| Some(text(host.as_ref()?))).unwrap_or_default();
         let name = host_name(&named);
         let told = forwarded::tell(&mut parts.headers, host, seen.has_forwarded, client, &config);
         let mut head =
@@ -76,6 +76,11 @@ impl Exchange {
             commands: None,
         }))
     }
+}
+
+/// A host as a text. Nearly every one is of ASCII, which is seen sooner than that it is UTF-8.
+fn text(host: &HeaderValue) -> Cow<'_, str> {
+    host.to_str().map_or_else(|_| byte_text::read(host.as_bytes()), Cow::Borrowed)
 }
 
 /// The answer to a request that never becomes one. It is the connection's last.

@@ -54,9 +54,11 @@ impl Exchange {
             } else {
                 self.attempt(upstream, &node).await
             };
-            match answer.and_then(|head| self.accept(head)) {
-                Ok(head) => return Ok(self.received(head)),
-                Err(error) => {
+            match answer {
+                Ok(head) if self.accepts(&head) => return Ok(self.received(head)),
+                answer => {
+                    let unasked = h1::Error::Malformed("it switches to a protocol that was not asked for");
+                    let error = answer.err().unwrap_or(unasked);
                     self.note_failure(&error);
                     if left == 0 || !self.may_retry(&error) {
                         return Err(error);
@@ -77,15 +79,13 @@ impl Exchange {
     }
 
     /// Protocols are switched where that was asked for, and to nothing else.
-    fn accept(&self, head: h1::Head) -> Result<h1::Head, h1::Error> {
-        if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            let mut chosen = head.headers.get_all(header::UPGRADE).iter();
-            let websocket = chosen.next().is_some_and(|chosen| is_websocket(chosen.as_bytes()));
-            if !self.upgrade || !websocket || chosen.next().is_some() {
-                return Err(h1::Error::Malformed("it switches to a protocol that was not asked for"));
-            }
+    fn accepts(&self, head: &h1::Head) -> bool {
+        if head.status != StatusCode::SWITCHING_PROTOCOLS {
+            return true;
         }
-        Ok(head)
+        let mut chosen = head.headers.get_all(header::UPGRADE).iter();
+        let websocket = chosen.next().is_some_and(|chosen| is_websocket(chosen.as_bytes()));
+        self.upgrade && websocket && chosen.next().is_none()
     }
 
     /// The upstream's head becomes the response's.

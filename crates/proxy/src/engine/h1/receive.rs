@@ -173,6 +173,10 @@ fn parse_one(buffer: &mut BytesMut, method: &Method) -> Result<Option<(Head, Fra
         if spaced && matches!(name, header::CONTENT_LENGTH | header::TRANSFER_ENCODING) {
             return Err(Fields::MALFORMED);
         }
+        // All of these begin with an x, which most don't.
+        if head[place.start].eq_ignore_ascii_case(&b'x') && is_for_gateway(&name) {
+            continue;
+        }
         fields.add(name, head.slice(value))?;
     }
     fields.finish(method).map(Some)
@@ -210,7 +214,7 @@ impl Fields {
                 return Ok(());
             }
             header::UPGRADE if !speaks_of_upgrades(self.head.status) => return Ok(()),
-            _ if name == KEEP_ALIVE || name == PROXY_CONNECTION || is_for_gateway(&name) => return Ok(()),
+            _ if name == KEEP_ALIVE || name == PROXY_CONNECTION => return Ok(()),
             _ => {}
         }
         self.head.headers.try_append(name, value).map_err(|_| Self::MALFORMED)?;
