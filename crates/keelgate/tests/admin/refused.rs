@@ -65,7 +65,7 @@ async fn a_route_of_a_file_that_can_not_be_served_keeps_its_requests_from_broade
     answers(&gateway, "/anything/else", &[], 200).await;
     answers(&gateway, "/anything/whole", &[], 200).await;
     for (name, _) in unservable(&node) {
-        answers(&gateway, &format!("/anything/{name}"), &[], 503).await;
-        answers(&gateway, &format!("/anything/by-{name}"), &[], 503).await;
+        answers(&gateway, &format!("/anything/{name}"), &[], 404).await;
+        answers(&gateway, &format!("/anything/by-{name}"), &[], 404).await;
     }
 }

@@ -149,7 +149,7 @@ async fn what_a_file_says_must_fit_the_schema() {
     // Its requests are nobody else's.
     assert_eq!(node.get("/headers").await.unwrap().status, 502);
     assert_eq!(node.get("/anything").await.unwrap().status, 503);
-    assert_eq!(node.get("/get").await.unwrap().status, 503);
+    assert_eq!(node.get("/get").await.unwrap().status, 404);
     assert_eq!(node.get("/bytes/1").await.unwrap().status, 200);
 }
 

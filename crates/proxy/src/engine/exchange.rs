@@ -145,7 +145,10 @@ impl Exchange {
         }
         let Some(upstream) = self.ctx.upstream.clone() else {
             let lacks = self.ctx.route.as_ref().and_then(|route| route.lacks);
-            return Ok(self.own(reply::error(lacks.unwrap_or(StatusCode::SERVICE_UNAVAILABLE))));
+            return Ok(self.own(match lacks {
+                Some(StatusCode::NOT_FOUND) => reply::no_route(),
+                lacks => reply::error(lacks.unwrap_or(StatusCode::SERVICE_UNAVAILABLE)),
+            }));
         };
         if upstream.scheme == Scheme::Kafka {
             // Boxed: it is rare, and every request would have to carry the room for it.

@@ -119,7 +119,7 @@ impl Build<'_> {
                 Some(Form::Service(service)) => Some(Arc::clone(service)),
                 // As in APISIX, it is for all hosts then.
                 _ => {
-                    self.lack(StatusCode::SERVICE_UNAVAILABLE, missing("service", id))?;
+                    self.lack(StatusCode::NOT_FOUND, missing("service", id))?;
                     None
                 }
             },
@@ -127,9 +127,8 @@ impl Build<'_> {
         };
         let rule = Rule::read(&conf, service.as_ref().and_then(|service| service.hosts.as_ref()))?;
         let timeouts = conf.timeout.as_ref().map(Timeouts::read).transpose()?.map(Box::new);
-        if service.as_ref().is_some_and(|service| service.lacks_plugins()) {
-            let reason = "its service was refused".to_owned();
-            self.lack(StatusCode::SERVICE_UNAVAILABLE, reason)?;
+        if let Some(service) = service.as_ref().filter(|service| service.lacks_plugins()) {
+            self.lack(service.lacks.unwrap_or(StatusCode::NOT_FOUND), "its service was refused".to_owned())?;
         }
         let chain = match self.lacks {
             // The plugins that are missing may be those that keep clients out.

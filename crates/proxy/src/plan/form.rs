@@ -78,7 +78,7 @@ pub(super) struct ServiceForm {
 impl ServiceForm {
     /// Whether its plugins are not those that it should have: nothing may be let through by them.
     pub fn lacks_plugins(&self) -> bool {
-        self.lacks == Some(StatusCode::SERVICE_UNAVAILABLE)
+        self.lacks.is_some_and(|lacks| lacks != StatusCode::BAD_GATEWAY)
     }
 }
 

@@ -168,7 +168,7 @@ pub struct Route {
     /// Metric handles, made when they are first used.
     pub metrics: RouteMetrics,
     /// What is answered in the place of an upstream: something was wrong with the route, or missing, ever since there
-    /// was this route. It is there nevertheless: no broader route may take its requests.
+    /// was this route. It is there nevertheless: no broader route may take its requests. 404: it was refused as a whole.
     pub lacks: Option<StatusCode>,
     /// With an `Arc`'s two counters the next one begins in a line of its own too.
     pub(crate) end_of_line: [u64; 3],

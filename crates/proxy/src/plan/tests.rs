@@ -151,10 +151,10 @@ fn what_was_never_whole_keeps_its_requests_from_others() {
     assert_eq!(lacks(&lab, "/2"), ("2".to_owned(), Some(503), false));
     assert_eq!(lacks(&lab, "/3"), ("3".to_owned(), Some(502), false));
     assert_eq!(lacks(&lab, "/5"), ("5".to_owned(), Some(503), false));
-    assert_eq!(lacks(&lab, "/4"), ("4".to_owned(), Some(503), false));
-    assert_eq!(lacks(&lab, "/6"), ("6".to_owned(), Some(503), false));
-    assert_eq!(lacks(&lab, "/7"), ("7".to_owned(), Some(503), false));
-    assert_eq!(lacks(&lab, "/8"), ("8".to_owned(), Some(503), false));
+    assert_eq!(lacks(&lab, "/4"), ("4".to_owned(), Some(404), false));
+    assert_eq!(lacks(&lab, "/6"), ("6".to_owned(), Some(404), false));
+    assert_eq!(lacks(&lab, "/7"), ("7".to_owned(), Some(404), false));
+    assert_eq!(lacks(&lab, "/8"), ("8".to_owned(), Some(404), false));
     // Which requests these are for is not known, or none.
     assert_eq!(served(&lab, "/9"), Some(("all".to_owned(), Some(9))));
     assert_eq!(served(&lab, "/10"), Some(("all".to_owned(), Some(9))));

@@ -59,7 +59,15 @@ impl Client {
     }
 
     /// Goes on with the rest of a body, if there is one.
+    #[inline]
     pub(super) fn poll_rest(&self, cx: &mut Context<'_>) {
+        if self.rest.borrow().is_some() {
+            self.go_on(cx);
+        }
+    }
+
+    #[cold]
+    fn go_on(&self, cx: &mut Context<'_>) {
         let mut slot = self.rest.borrow_mut();
         let Some(rest) = &mut *slot else { return };
         let Poll::Ready(ended) = rest.poll(cx) else { return };

@@ -30,6 +30,7 @@ impl Refusal {
 }
 
 /// A path with its query: we are nobody's proxy into elsewhere, and nothing but a path can be routed.
+#[inline]
 pub(super) fn target(
     method: &Method,
     target: Option<PathAndQuery>,
@@ -39,14 +40,16 @@ pub(super) fn target(
         return Err(Refusal::Status(StatusCode::METHOD_NOT_ALLOWED));
     }
     let target = target.ok_or(Refusal::BAD_REQUEST)?;
-    match target.as_str().as_bytes().first() {
-        Some(b'/') => Ok(target),
-        // Behind a host an empty path is `/`: RFC 9110, section 4.2.3.
-        Some(b'?') if authority.is_some() => {
-            PathAndQuery::try_from(format!("/{}", target.as_str())).map_err(|_| Refusal::BAD_REQUEST)
-        }
-        _ => Err(Refusal::BAD_REQUEST),
+    if target.as_str().starts_with('/') { Ok(target) } else { pathless(&target, authority) }
+}
+
+/// Behind a host an empty path is `/`: RFC 9110, section 4.2.3.
+#[cold]
+fn pathless(target: &PathAndQuery, authority: Option<&str>) -> Result<PathAndQuery, Refusal> {
+    if authority.is_none() || !target.as_str().starts_with('?') {
+        return Err(Refusal::BAD_REQUEST);
     }
+    PathAndQuery::try_from(format!("/{}", target.as_str())).map_err(|_| Refusal::BAD_REQUEST)
 }
 
 /// What a pass over the fields finds: each look-up by name costs as much as a pass over a few.

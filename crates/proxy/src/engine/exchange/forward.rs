@@ -48,17 +48,18 @@ impl Exchange {
                 self.ctx.attempts.pop();
                 return Ok(self.own(reply));
             }
-            let answer = if upstream.scheme.is_http2() {
+            let mut answer = if upstream.scheme.is_http2() {
                 // Boxed, so that requests over HTTP/1.1 don't carry the room for it.
                 Box::pin(self.call(upstream, &node)).await
             } else {
                 self.attempt(upstream, &node).await
             };
+            if answer.as_ref().is_ok_and(|head| !self.accepts(head)) {
+                answer = Err(h1::Error::Malformed("it switches to a protocol that was not asked for"));
+            }
             match answer {
-                Ok(head) if self.accepts(&head) => return Ok(self.received(head)),
-                answer => {
-                    let unasked = h1::Error::Malformed("it switches to a protocol that was not asked for");
-                    let error = answer.err().unwrap_or(unasked);
+                Ok(head) => return Ok(self.received(head)),
+                Err(error) => {
                     self.note_failure(&error);
                     if left == 0 || !self.may_retry(&error) {
                         return Err(error);

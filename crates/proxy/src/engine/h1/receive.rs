@@ -143,11 +143,18 @@ fn parse_one(buffer: &mut BytesMut, method: &Method) -> Result<Option<(Head, Fra
         return Ok(None);
     }
     let mut slots = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut again = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut response = httparse::Response::new(&mut []);
-    let mut config = httparse::ParserConfig::default();
-    // RFC 9112, section 5.1: a proxy takes the space away.
-    config.allow_spaces_after_header_name_in_responses(true);
-    let parsed = config.parse_response_with_uninit_headers(&mut response, buffer, &mut slots);
+    let strict = httparse::ParserConfig::default();
+    let mut parsed = strict.parse_response_with_uninit_headers(&mut response, buffer, &mut slots);
+    let spaced = matches!(parsed, Err(httparse::Error::HeaderName));
+    if spaced {
+        // RFC 9112, section 5.1: a proxy takes the space before a colon away.
+        let mut lenient = httparse::ParserConfig::default();
+        lenient.allow_spaces_after_header_name_in_responses(true);
+        response = httparse::Response::new(&mut []);
+        parsed = lenient.parse_response_with_uninit_headers(&mut response, buffer, &mut again);
+    }
     let end = match parsed {
         Ok(httparse::Status::Complete(end)) if end <= MAX_HEAD => end,
         Ok(httparse::Status::Complete(_)) => return Err(Error::Malformed("its head is too long")),
@@ -168,13 +175,14 @@ fn parse_one(buffer: &mut BytesMut, method: &Method) -> Result<Option<(Head, Fra
         response.headers.iter().map(|field| (place(field.name.as_bytes()), place(field.value))).collect();
     let head = buffer.split_to(end).freeze();
     for (place, value) in places {
-        let name = HeaderName::from_bytes(&head[place.clone()]).map_err(|_| Fields::MALFORMED)?;
-        let spaced = head.get(place.end) != Some(&b':');
-        if spaced && matches!(name, header::CONTENT_LENGTH | header::TRANSFER_ENCODING) {
+        let written = &head[place.clone()];
+        let name = HeaderName::from_bytes(written).map_err(|_| Fields::MALFORMED)?;
+        let frames = || matches!(name, header::CONTENT_LENGTH | header::TRANSFER_ENCODING);
+        if spaced && head.get(place.end) != Some(&b':') && frames() {
             return Err(Fields::MALFORMED);
         }
         // All of these begin with an x, which most don't.
-        if head[place.start].eq_ignore_ascii_case(&b'x') && is_for_gateway(&name) {
+        if matches!(written, [b'x' | b'X', ..]) && is_for_gateway(&name) {
             continue;
         }
         fields.add(name, head.slice(value))?;

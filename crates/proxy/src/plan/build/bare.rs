@@ -1,7 +1,7 @@
 //! What is left of a route or service that was refused: enough to keep its requests from others.
 //!
 //! The rule to know: which requests those are must be known. Where a route's conditions can't be read it does not
-//! stand in: it would take requests that were never meant for it.
+//! stand in: it would take requests that were never meant for it. It answers 404, as APISIX where no other route fits.
 
 use std::sync::Arc;
 
@@ -68,7 +68,7 @@ impl Build<'_> {
             websocket: false,
             service: service.map(|service| Arc::clone(&service.info)),
             metrics: RouteMetrics::default(),
-            lacks: Some(StatusCode::SERVICE_UNAVAILABLE),
+            lacks: Some(StatusCode::NOT_FOUND),
             end_of_line: [0; 3],
         })))
     }
@@ -82,7 +82,7 @@ impl Build<'_> {
             upstream: None,
             hosts: hosts(own.as_deref().unwrap_or_default()),
             websocket: None,
-            lacks: Some(StatusCode::SERVICE_UNAVAILABLE),
+            lacks: Some(StatusCode::NOT_FOUND),
         }))
     }
 }
