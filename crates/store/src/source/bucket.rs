@@ -129,14 +129,22 @@ impl Poller {
                 Err(error) => errors.push(error),
             }
         }
-        self.board.asked();
-        let text: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        if errors.iter().all(|error| matches!(error, ReadError::Nothing { .. })) {
-            self.board.nothing(&text.join("; "));
-        } else {
-            self.board.lost(&text.join("; "), false);
-        }
+        self.disappointed(&errors, false);
         false
+    }
+
+    /// Tells that nobody gave a backup, and why. `refused`: without keeping us waiting. Says whether all have answered
+    /// that there is none.
+    fn disappointed(&self, errors: &[ReadError], refused: bool) -> bool {
+        self.board.asked();
+        let text = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        let nothing = errors.iter().all(|error| matches!(error, ReadError::Nothing { .. }));
+        if nothing {
+            self.board.nothing(&text);
+        } else {
+            self.board.lost(&text, refused);
+        }
+        nothing
     }
 
     /// Asks once. Says whether anybody answered.
@@ -158,16 +166,10 @@ impl Poller {
                 Err(error) => errors.push(error),
             }
         }
-        self.board.asked();
-        let text: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        if errors.iter().all(|error| matches!(error, ReadError::Nothing { .. })) {
-            self.board.nothing(&text.join("; "));
-            return true;
-        }
         let slow =
             |error: &ReadError| matches!(error, ReadError::Bucket(error) if error.kind == Kind::TimedOut);
-        self.board.lost(&text.join("; "), !errors.iter().any(slow));
-        false
+        let refused = !errors.iter().any(slow);
+        self.disappointed(&errors, refused)
     }
 }
 
